@@ -1,0 +1,315 @@
+"""Every setting, its range and its default; where a recipe, the flags and Python meet.
+
+In Python the adapter's settings are nested (`TrainConfig.adapter`). In a recipe and on the command
+line all settings are flat, and `seed` is both the run's and the projections'; `flatten` and
+`unflatten` go between the two. Values are checked here, when they are parsed; what depends on a
+model (how many modules there are, how long its context is) is checked where the model is read.
+
+Importing this module imports neither torch nor transformers.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from tinylora.errors import RequestError
+
+SEVEN_MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LAYER_BANDS = ("all", "early", "middle", "late")
+
+
+def _none_word(value: object) -> object:
+    """`none` on the command line is YAML's null."""
+    return None if isinstance(value, str) and value.lower() in ("none", "null") else value
+
+
+def _comma_list(value: object) -> object:
+    return tuple(filter(None, re.split(r"[,\s]+", value))) if isinstance(value, str) else value
+
+
+OrNone = BeforeValidator(_none_word)
+CommaList = BeforeValidator(_comma_list)
+
+
+class _Settings(BaseModel):
+    """Frozen, no unknown keys, and every failure is one `RequestError` in whole sentences."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise RequestError(_sentences(error, type(self))) from None
+
+
+class AdapterConfig(_Settings):
+    """What is trained: how many numbers, where they act, and what they are multiplied with."""
+
+    u: int = Field(13, ge=1, description="how many numbers each group of modules trains")
+    rank: int = Field(2, ge=1, description="how many singular directions of each module are kept")
+    num_groups: Annotated[int | None, OrNone] = Field(
+        1, ge=1, description="how many groups share their numbers (1: all tied; none: no sharing)"
+    )
+    sharing: Literal["tiled", "structured"] = Field(
+        "tiled", description="groups run along depth (tiled), or by type, then depth (structured)"
+    )
+    seed: int = Field(0, ge=0, description="the seed of the run and of the projections P")
+    scale: bool = Field(True, description="U S R V^T (true) or U R V^T (false)")
+    basis: Literal["svd", "random"] = Field(
+        "svd", description="U and V from the weights' SVD, or random orthonormal columns"
+    )
+    subspace: Literal["top", "middle"] = Field(
+        "top", description="which singular directions are kept"
+    )
+    projection: Literal["gaussian", "identity"] = Field(
+        "gaussian", description="P random, or the unit matrices (with u = rank^2: LoRA-XS)"
+    )
+    targets: Annotated[tuple[str, ...], CommaList] = Field(
+        SEVEN_MAPS, min_length=1, description="names of the linear maps that are adapted"
+    )
+    layers: str = Field(
+        "all", description="which blocks are adapted: all, early, middle, late, or a-b (from 0)"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.projection == "identity" and self.u != self.rank**2:
+            raise ValueError(
+                f'u = {self.u} with projection = "identity", but there is one unit matrix for each '
+                f"of the rank^2 = {self.rank**2} places in R. Use u = {self.rank**2}."
+            )
+        if self.basis == "random" and self.subspace != "top":
+            raise ValueError(
+                f'subspace = "{self.subspace}" with basis = "random": random columns have no '
+                'middle. Use basis = "svd", or leave subspace out.'
+            )
+        _check_layers(self.layers)
+        return self
+
+
+def _check_layers(layers: str) -> None:
+    band = re.fullmatch(r"(\d+)-(\d+)", layers)
+    if layers in LAYER_BANDS or (band and int(band[1]) <= int(band[2])):
+        return
+    raise ValueError(
+        f'layers = "{layers}" names no blocks. Use all, early, middle, late (thirds), or a range '
+        "such as 4-7: first and last block, counted from 0."
+    )
+
+
+class TrainConfig(_Settings):
+    """One training run."""
+
+    adapter: AdapterConfig = AdapterConfig()
+    params: Annotated[int | None, OrNone] = Field(
+        None, ge=1, description="how many numbers to train in all: picks u and num_groups"
+    )
+    model: str = Field("pocket", description="pocket, a local folder, or a hub id")
+    task: str = Field("pocket", description="pocket, data.jsonl, or my_task.py:make")
+    seed: int = Field(0, ge=0, description="the seed of the run and of the projections P")
+    steps: int = Field(60, ge=1, description="how many GRPO steps")
+    max_minutes: Annotated[float | None, OrNone] = Field(
+        None, gt=0, description="stop training after so many minutes (none: no limit)"
+    )
+    prompts_per_step: int = Field(32, ge=1, description="problems in a step")
+    samples_per_prompt: int = Field(
+        8, ge=2, description="completions of each problem; their mean reward is the baseline"
+    )
+    temperature: float = Field(1.0, gt=0, description="sampling temperature of the rollouts")
+    max_new_tokens: Annotated[int | None, OrNone] = Field(
+        None, ge=1, description="completion budget in tokens (none: the task's)"
+    )
+    learning_rate: float = Field(1e-2, gt=0, description="Adam's step size on v")
+    warmup_steps: int = Field(5, ge=0, description="steps over which the rate rises from zero")
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        "cosine", description="how the rate falls after the warm-up"
+    )
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="Adam's decay of the mean")
+    adam_beta2: float = Field(0.95, ge=0, lt=1, description="Adam's decay of the square")
+    max_grad_norm: float = Field(1.0, gt=0, description="the gradient of v is clipped to this norm")
+    normalize_std: bool = Field(
+        True, description="divide advantages by the standard deviation of their group"
+    )
+    clip_low: float = Field(0.2, ge=0, lt=1, description="importance ratio is clipped at 1 - this")
+    clip_high: float = Field(0.2, ge=0, description="importance ratio is clipped at 1 + this")
+    num_iterations: int = Field(1, ge=1, description="optimiser passes over each batch of rollouts")
+    kl_coef: float = Field(0.0, ge=0, description="weight of the KL to the base model")
+    importance_cap: Annotated[float | None, OrNone] = Field(
+        2.0, gt=0, description="cap of the weights trainer / rollout engine (none: no correction)"
+    )
+    normalizer: Literal["token", "sequence", "constant"] = Field(
+        "constant", description="the loss is divided by tokens, per completion, or by the budget"
+    )
+    micro_batch_tokens: int = Field(
+        16384, ge=1, description="tokens in one forward and backward pass"
+    )
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="precision of the base model (auto: fp32 on a CPU, bf16 on a GPU)"
+    )
+    device: str = Field("auto", description="where the model runs: auto, cpu, cuda, cuda:1, ...")
+    store: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="precision in which the adapter file holds its numbers"
+    )
+    checkpoint_every: int = Field(10, ge=1, description="steps between two checkpoints")
+    eval_problems: int = Field(512, ge=1, description="test problems before and after training")
+    output: Annotated[str | None, OrNone] = Field(
+        None, description="the run folder (none: runs/TASK-SEED-TIME)"
+    )
+    track: Annotated[Literal["tensorboard", "wandb", "trackio"] | None, OrNone] = Field(
+        None, description="also send the metrics to a tracker (none: metrics.jsonl alone)"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_seed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """One seed serves the run and the projections, wherever it was given."""
+        adapter = values.get("adapter", {})
+        given = dict(adapter) if isinstance(adapter, Mapping) else _explicit(adapter)
+        if "seed" in given and values.get("seed", given["seed"]) != given["seed"]:
+            raise ValueError(
+                f"seed = {values['seed']} beside adapter.seed = {given['seed']}, but one seed "
+                "serves the run and its projections. Give one of the two."
+            )
+        seed = given.get("seed", values.get("seed", 0))
+        return {**values, "seed": seed, "adapter": AdapterConfig(**{**given, "seed": seed})}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        chosen = [name for name in BUDGET_KEYS if name in self.adapter.model_fields_set]
+        if self.params is not None and chosen:
+            raise ValueError(
+                f"params = {self.params} beside {' and '.join(chosen)}, but params picks u and "
+                "num_groups itself. Give either params, or u and num_groups."
+            )
+        return self
+
+
+BUDGET_KEYS = ("u", "num_groups")
+FIELDS = {  # the flat settings, in the order in which help and config.yaml show them
+    name: field
+    for model in (TrainConfig, AdapterConfig)
+    for name, field in model.model_fields.items()
+    if name != "adapter"
+}
+
+
+def flatten(config: TrainConfig) -> dict[str, Any]:
+    """The settings as one flat mapping, as `config.yaml` and recipes hold them."""
+    values = {**config.adapter.model_dump(mode="json"), **config.model_dump(mode="json")}
+    unset = () if config.params is None else BUDGET_KEYS
+    return {name: values[name] for name in FIELDS if name not in unset}
+
+
+def unflatten(settings: Mapping[str, Any], source: str = "the settings") -> TrainConfig:
+    """Flat settings to a checked `TrainConfig`.
+
+    Args:
+        settings: flat names to values, as YAML or the command line give them.
+        source: where they stand, for the sentence about an unknown key.
+
+    Raises:
+        RequestError: an unknown key (with the nearest spelling), or a value out of its range.
+    """
+    for name in settings:
+        if name not in FIELDS:
+            raise RequestError(f"{name} is no setting ({source}).{nearest(name, FIELDS)}")
+    adapter = {name: settings[name] for name in settings if name in AdapterConfig.model_fields}
+    rest = {name: settings[name] for name in settings if name not in adapter}
+    return TrainConfig(adapter=AdapterConfig(**adapter), **rest)
+
+
+def combine(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags over a recipe; a flag that sets the budget replaces the recipe's whole budget."""
+    dropped: tuple[str, ...] = ()
+    if "params" in flags:
+        dropped = BUDGET_KEYS
+    elif any(name in flags for name in BUDGET_KEYS):
+        dropped = ("params",)
+    return {**{name: recipe[name] for name in recipe if name not in dropped}, **flags}
+
+
+def load_recipe(path: str | Path) -> dict[str, Any]:
+    """The flat settings that a YAML file gives.
+
+    Raises:
+        RequestError: the file is missing, is not YAML, or holds an unknown key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RequestError(
+            f"There is no recipe {path}. Give the path of a YAML file, or leave it out and use "
+            'options ("tinylora train --help").'
+        )
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise RequestError(
+            f'{path} holds a {type(settings).__name__}, but a recipe is lines of "setting: value".'
+        )
+    for name in settings:
+        if name not in FIELDS:
+            raise RequestError(f"{path}: {name} is no setting.{nearest(str(name), FIELDS)}")
+    return settings
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` Did you mean ...?`, or nothing where no known name is near."""
+    matches = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1)
+    return f" Did you mean {matches[0]}?" if matches else ""
+
+
+def _explicit(settings: AdapterConfig) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in settings.model_fields_set}
+
+
+def _sentences(error: ValidationError, model: type[BaseModel]) -> str:
+    """Pydantic's findings as sentences: the setting, its value, the rule, what the setting means."""
+    return "\n".join(_sentence(finding, model) for finding in error.errors())
+
+
+def _sentence(finding: Any, model: type[BaseModel]) -> str:
+    if finding["type"] == "value_error":
+        return str(finding["ctx"]["error"])
+    name = str(finding["loc"][0]) if finding["loc"] else ""
+    if finding["type"] == "extra_forbidden":
+        return f"{name} is no setting of {model.__name__}.{nearest(name, model.model_fields)}"
+    rule = _RULES.get(finding["type"], finding["msg"]).format(**finding.get("ctx", {}))
+    field = model.model_fields.get(name)
+    meaning = f" ({field.description})" if field and field.description else ""
+    return f"{name} = {finding['input']!r}, but it must be {rule}{meaning}."
+
+
+_RULES = {  # pydantic's kinds of error, as the end of "but it must be ..."
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "above {gt}",
+    "less_than": "below {lt}",
+    "literal_error": "{expected}",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "too_short": "a list of at least {min_length}",
+}

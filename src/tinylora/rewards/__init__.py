@@ -1,0 +1,1 @@
+"""From a completion to a verdict; `verdict.py` has the one type that all graders return."""

@@ -1,0 +1,36 @@
+"""A task: problems to train on, problems to test on, and a way to grade an answer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tinylora.rewards.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem: what the model reads, the gold answer, and a worked solution where one exists."""
+
+    prompt: str
+    gold: str
+    solution: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to learn and how to tell that it was learned.
+
+    Args:
+        name: what reports call it.
+        train, test: problems; a sequence may make them by index.
+        grade: (gold, completion) -> Verdict.
+        max_new_tokens: the completion budget, unless the settings give one.
+        label: names the kind of a completion; evaluations then report the share and the accuracy
+            of each kind.
+    """
+
+    name: str
+    train: Sequence[Problem]
+    test: Sequence[Problem]
+    grade: Callable[[str, str], Verdict]
+    max_new_tokens: int = 256
+    label: Callable[[str], str] | None = None
