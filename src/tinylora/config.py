@@ -58,30 +58,36 @@ class _Settings(BaseModel):
 class AdapterConfig(_Settings):
     """What is trained: how many numbers, where they act, and what they are multiplied with."""
 
-    u: int = Field(13, ge=1, description="how many numbers each group of modules trains")
-    rank: int = Field(2, ge=1, description="how many singular directions of each module are kept")
+    u: int = Field(default=13, ge=1, description="how many numbers each group of modules trains")
+    rank: int = Field(
+        default=2, ge=1, description="how many singular directions of each module are kept"
+    )
     num_groups: Annotated[int | None, OrNone] = Field(
-        1, ge=1, description="how many groups share their numbers (1: all tied; none: no sharing)"
+        default=1,
+        ge=1,
+        description="how many groups share their numbers (1: all tied; none: no sharing)",
     )
     sharing: Literal["tiled", "structured"] = Field(
-        "tiled", description="groups run along depth (tiled), or by type, then depth (structured)"
+        default="tiled",
+        description="groups run along depth (tiled), or by type, then depth (structured)",
     )
-    seed: int = Field(0, ge=0, description="the seed of the run and of the projections P")
-    scale: bool = Field(True, description="U S R V^T (true) or U R V^T (false)")
+    seed: int = Field(default=0, ge=0, description="the seed of the run and of the projections P")
+    scale: bool = Field(default=True, description="U S R V^T (true) or U R V^T (false)")
     basis: Literal["svd", "random"] = Field(
-        "svd", description="U and V from the weights' SVD, or random orthonormal columns"
+        default="svd", description="U and V from the weights' SVD, or random orthonormal columns"
     )
     subspace: Literal["top", "middle"] = Field(
-        "top", description="which singular directions are kept"
+        default="top", description="which singular directions are kept"
     )
     projection: Literal["gaussian", "identity"] = Field(
-        "gaussian", description="P random, or the unit matrices (with u = rank^2: LoRA-XS)"
+        default="gaussian", description="P random, or the unit matrices (with u = rank^2: LoRA-XS)"
     )
     targets: Annotated[tuple[str, ...], CommaList] = Field(
-        SEVEN_MAPS, min_length=1, description="names of the linear maps that are adapted"
+        default=SEVEN_MAPS, min_length=1, description="names of the linear maps that are adapted"
     )
     layers: str = Field(
-        "all", description="which blocks are adapted: all, early, middle, late, or a-b (from 0)"
+        default="all",
+        description="which blocks are adapted: all, early, middle, late, or a-b (from 0)",
     )
 
     @model_validator(mode="after")
@@ -115,61 +121,83 @@ class TrainConfig(_Settings):
 
     adapter: AdapterConfig = AdapterConfig()
     params: Annotated[int | None, OrNone] = Field(
-        None, ge=1, description="how many numbers to train in all: picks u and num_groups"
+        default=None, ge=1, description="how many numbers to train in all: picks u and num_groups"
     )
-    model: str = Field("pocket", description="pocket, a local folder, or a hub id")
-    task: str = Field("pocket", description="pocket, data.jsonl, or my_task.py:make")
-    seed: int = Field(0, ge=0, description="the seed of the run and of the projections P")
-    steps: int = Field(60, ge=1, description="how many GRPO steps")
+    model: str = Field(default="pocket", description="pocket, a local folder, or a hub id")
+    task: str = Field(default="pocket", description="pocket, data.jsonl, or my_task.py:make")
+    seed: int = Field(default=0, ge=0, description="the seed of the run and of the projections P")
+    steps: int = Field(default=60, ge=1, description="how many GRPO steps")
     max_minutes: Annotated[float | None, OrNone] = Field(
-        None, gt=0, description="stop training after so many minutes (none: no limit)"
+        default=None, gt=0, description="stop training after so many minutes (none: no limit)"
     )
-    prompts_per_step: int = Field(32, ge=1, description="problems in a step")
+    prompts_per_step: int = Field(default=32, ge=1, description="problems in a step")
     samples_per_prompt: int = Field(
-        8, ge=2, description="completions of each problem; their mean reward is the baseline"
+        default=8,
+        ge=2,
+        description="completions of each problem; their mean reward is the baseline",
     )
-    temperature: float = Field(1.0, gt=0, description="sampling temperature of the rollouts")
+    temperature: float = Field(
+        default=1.0, gt=0, description="sampling temperature of the rollouts"
+    )
     max_new_tokens: Annotated[int | None, OrNone] = Field(
-        None, ge=1, description="completion budget in tokens (none: the task's)"
+        default=None, ge=1, description="completion budget in tokens (none: the task's)"
     )
-    learning_rate: float = Field(1e-2, gt=0, description="Adam's step size on v")
-    warmup_steps: int = Field(5, ge=0, description="steps over which the rate rises from zero")
+    learning_rate: float = Field(default=1e-2, gt=0, description="Adam's step size on v")
+    warmup_steps: int = Field(
+        default=5, ge=0, description="steps over which the rate rises from zero"
+    )
     schedule: Literal["constant", "cosine", "linear"] = Field(
-        "cosine", description="how the rate falls after the warm-up"
+        default="cosine", description="how the rate falls after the warm-up"
     )
-    adam_beta1: float = Field(0.9, ge=0, lt=1, description="Adam's decay of the mean")
-    adam_beta2: float = Field(0.95, ge=0, lt=1, description="Adam's decay of the square")
-    max_grad_norm: float = Field(1.0, gt=0, description="the gradient of v is clipped to this norm")
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="Adam's decay of the mean")
+    adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="Adam's decay of the square")
+    max_grad_norm: float = Field(
+        default=1.0, gt=0, description="the gradient of v is clipped to this norm"
+    )
     normalize_std: bool = Field(
-        True, description="divide advantages by the standard deviation of their group"
+        default=True, description="divide advantages by the standard deviation of their group"
     )
-    clip_low: float = Field(0.2, ge=0, lt=1, description="importance ratio is clipped at 1 - this")
-    clip_high: float = Field(0.2, ge=0, description="importance ratio is clipped at 1 + this")
-    num_iterations: int = Field(1, ge=1, description="optimiser passes over each batch of rollouts")
-    kl_coef: float = Field(0.0, ge=0, description="weight of the KL to the base model")
+    clip_low: float = Field(
+        default=0.2, ge=0, lt=1, description="importance ratio is clipped at 1 - this"
+    )
+    clip_high: float = Field(
+        default=0.2, ge=0, description="importance ratio is clipped at 1 + this"
+    )
+    num_iterations: int = Field(
+        default=1, ge=1, description="optimiser passes over each batch of rollouts"
+    )
+    kl_coef: float = Field(default=0.0, ge=0, description="weight of the KL to the base model")
     importance_cap: Annotated[float | None, OrNone] = Field(
-        2.0, gt=0, description="cap of the weights trainer / rollout engine (none: no correction)"
+        default=2.0,
+        gt=0,
+        description="cap of the weights trainer / rollout engine (none: no correction)",
     )
     normalizer: Literal["token", "sequence", "constant"] = Field(
-        "constant", description="the loss is divided by tokens, per completion, or by the budget"
+        default="constant",
+        description="the loss is divided by tokens, per completion, or by the budget",
     )
     micro_batch_tokens: int = Field(
-        16384, ge=1, description="tokens in one forward and backward pass"
+        default=16384, ge=1, description="tokens in one forward and backward pass"
     )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="precision of the base model (auto: fp32 on a CPU, bf16 on a GPU)"
+        default="auto",
+        description="precision of the base model (auto: fp32 on a CPU, bf16 on a GPU)",
     )
-    device: str = Field("auto", description="where the model runs: auto, cpu, cuda, cuda:1, ...")
+    device: str = Field(
+        default="auto", description="where the model runs: auto, cpu, cuda, cuda:1, ..."
+    )
     store: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="precision in which the adapter file holds its numbers"
+        default="fp32", description="precision in which the adapter file holds its numbers"
     )
-    checkpoint_every: int = Field(10, ge=1, description="steps between two checkpoints")
-    eval_problems: int = Field(512, ge=1, description="test problems before and after training")
+    checkpoint_every: int = Field(default=10, ge=1, description="steps between two checkpoints")
+    eval_problems: int = Field(
+        default=512, ge=1, description="test problems before and after training"
+    )
     output: Annotated[str | None, OrNone] = Field(
-        None, description="the run folder (none: runs/TASK-SEED-TIME)"
+        default=None, description="the run folder (none: runs/TASK-SEED-TIME)"
     )
     track: Annotated[Literal["tensorboard", "wandb", "trackio"] | None, OrNone] = Field(
-        None, description="also send the metrics to a tracker (none: metrics.jsonl alone)"
+        default=None, description="also send the metrics to a tracker (none: metrics.jsonl alone)"
     )
 
     @model_validator(mode="before")
