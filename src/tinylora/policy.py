@@ -1,0 +1,83 @@
+"""The seam between what is trained and everything that trains it or samples from it.
+
+The loop and the engines see a `Policy` and nothing of TinyLoRA: trainable parameters, the
+reference policy, the way an engine generates, state to save. Another method (LoRA, bias-only, full
+fine-tuning) takes part by being another `Policy`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from tinylora.adapter import TinyLora
+
+
+class Policy(Protocol):
+    """A language model with some trainable numbers."""
+
+    @property
+    def model(self) -> Any:
+        """The Transformers model; calling it answers as the policy that is trained."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimiser steps on, in fp32."""
+
+    def reference(self) -> AbstractContextManager[Any]:
+        """Inside, the model answers as the policy before training (for the KL term)."""
+
+    def rollout(self) -> AbstractContextManager[Any]:
+        """Inside, the model answers as the trained policy, in the fastest way that is exact."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The trained numbers, for a checkpoint."""
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state_dict` gave."""
+
+    def metrics(self) -> dict[str, float]:
+        """How far the policy has moved, for the step's metrics."""
+
+
+class TinyLoraPolicy:
+    """An attached `TinyLora` as a policy.
+
+    Rollouts run folded where the fold is exact: every adapted weight is plain fp32. Elsewhere they
+    run through the hooks, because half-precision weights would round the update away.
+    """
+
+    def __init__(self, adapter: TinyLora) -> None:
+        self.adapter = adapter
+        self.model: Any = adapter.model
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.adapter.parameters())
+
+    def reference(self) -> AbstractContextManager[Any]:
+        return self.adapter.disabled()
+
+    def rollout(self) -> AbstractContextManager[Any]:
+        return self.adapter.folded() if self._folds_exactly() else nullcontext()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self.adapter.state_dict())
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.adapter.load_state_dict(state)
+
+    def metrics(self) -> dict[str, float]:
+        v = self.adapter.v.detach()
+        return {"v_norm": float(v.norm()), "delta_rms": float(self.adapter.delta_rms())}
+
+    def _folds_exactly(self) -> bool:
+        names = [name for group in self.adapter.modules_by_group for name in group]
+        return all(_is_plain_fp32(self.model.get_submodule(name)) for name in names)
+
+
+def _is_plain_fp32(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.dim() == 2

@@ -1,0 +1,323 @@
+"""Rollouts by the Transformers model that is trained: no second copy, no server.
+
+Each prompt is read once and its keys and values are spread to its samples; keys and values are
+written in place into buffers; finished rows leave the batch, so that one long answer does not hold
+up the others. A sample's randomness is fixed before the first token, by its place among all
+samples, so that neither the batching nor the end of a neighbour changes what is drawn.
+
+It does not cover: models with recurrent states (Mamba and hybrids), beams, encoder-decoders.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from tinylora.errors import RequestError
+from tinylora.policy import Policy
+from tinylora.rollout.engine import Completion, Sampling
+
+COMPACT_AT = 1 / 8  # of the rows finished: copying what remains then costs less than carrying them
+
+
+class TransformersEngine:
+    """Samples from `policy.model` inside `policy.rollout()`.
+
+    Args:
+        policy: whose model answers.
+        autocast: compute in this type (torch.bfloat16); None: as the model is. Folded weights
+            would be rounded, so ask for it only where `policy.rollout()` does not fold.
+        max_cache_tokens: rows times length whose keys and values are held at once; more prompts
+            than fit are served in turn.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        autocast: torch.dtype | None = None,
+        max_cache_tokens: int = 2**17,
+    ) -> None:
+        refuse_recurrent(policy.model.config)
+        self.policy = policy
+        self.autocast = autocast
+        self.max_cache_tokens = max_cache_tokens
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[list[int]], num_samples: int, sampling: Sampling, seed: int
+    ) -> list[list[Completion]]:
+        """`num_samples` completions of each prompt; the same seed gives the same ones.
+
+        Raises:
+            RequestError: a prompt is empty, or prompt and budget pass the model's context.
+        """
+        self._check_lengths(prompts, sampling)
+        noise_P_G_T = uniform_noise((len(prompts), num_samples, sampling.max_new_tokens), seed)
+        answers: dict[int, list[Completion]] = {}
+        with self.policy.rollout(), self._autocast(), evaluation_mode(self.policy.model):
+            for places in self._chunks(prompts, num_samples, sampling):
+                batch = _Batch(
+                    self.policy.model, [prompts[i] for i in places], num_samples, sampling
+                )
+                completions = batch.run(noise_P_G_T[places].flatten(0, 1))
+                for k, place in enumerate(places):
+                    answers[place] = completions[k * num_samples : (k + 1) * num_samples]
+        return [answers[place] for place in range(len(prompts))]
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.policy.model.device.type, dtype=self.autocast)
+
+    def _chunks(
+        self, prompts: Sequence[list[int]], num_samples: int, sampling: Sampling
+    ) -> Iterator[list[int]]:
+        """Places of prompts that are served together: near in length, within the cache budget."""
+        places = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        while places:
+            row_tokens = len(prompts[places[0]]) + sampling.max_new_tokens
+            count = max(1, self.max_cache_tokens // (row_tokens * num_samples))
+            yield places[:count]
+            places = places[count:]
+
+    def _check_lengths(self, prompts: Sequence[list[int]], sampling: Sampling) -> None:
+        if any(not prompt for prompt in prompts):
+            raise RequestError("A prompt has no tokens, so there is nothing to continue.")
+        context = getattr(self.policy.model.config, "max_position_embeddings", None)
+        longest = max((len(prompt) for prompt in prompts), default=0)
+        if context is not None and longest + sampling.max_new_tokens > context:
+            raise RequestError(
+                f"max_new_tokens = {sampling.max_new_tokens} after a prompt of {longest} tokens, "
+                f"but the model's context ends at {context}. Use max_new_tokens <= "
+                f"{context - longest}."
+            )
+
+
+class BufferLayer(DynamicLayer):
+    """One layer's keys and values in buffers that have room for the longest completion.
+
+    `DynamicLayer` copies everything at every token (torch.cat); this writes in place and hands out
+    views of what is filled.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:  # the prompt: kept as it is until `select` makes room
+            self.dtype, self.device = key_states.dtype, key_states.device
+            self.keys, self.values, self.is_initialized = key_states, value_states, True
+            self.length = key_states.shape[-2]
+            return key_states, value_states
+        end = self.length + key_states.shape[-2]
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def select(self, rows: Tensor, capacity: int) -> None:
+        """Keep these rows (each as often as it is named), with room for `capacity` tokens."""
+        self.keys = self._resized(self.keys, rows, capacity)
+        self.values = self._resized(self.values, rows, capacity)
+
+    def _resized(self, old: Tensor, rows: Tensor, capacity: int) -> Tensor:
+        new = old.new_empty(len(rows), old.shape[1], capacity, old.shape[3])
+        new[:, :, : self.length] = old[:, :, : self.length][rows]
+        return new
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+
+@dataclass
+class _Rows:
+    """The samples still being written; `index` says which of all samples a row is."""
+
+    index: Tensor  # (rows,)
+    next_position: Tensor  # (rows,)
+    padding: Tensor | None  # (rows, ..., capacity), as `_Batch._padding` makes it
+    is_done: Tensor  # (rows,) finished, but not yet out of the batch
+
+    def select(self, rows: Tensor) -> "_Rows":
+        padding = None if self.padding is None else self.padding[rows]
+        return _Rows(
+            self.index[rows],
+            self.next_position[rows],
+            padding,
+            torch.zeros_like(self.is_done[rows]),
+        )
+
+
+class _Batch:
+    """Some prompts, all their samples, from the first token to the last."""
+
+    def __init__(
+        self, model: Any, prompts: list[list[int]], num_samples: int, sampling: Sampling
+    ) -> None:
+        self.model, self.prompts, self.sampling = model, prompts, sampling
+        self.num_samples = num_samples
+        self.device = model.device
+        self.longest = max(len(prompt) for prompt in prompts)
+        self.capacity = self.longest + sampling.max_new_tokens
+        self.cache = Cache(layer_class_to_replicate=BufferLayer)
+        self.eos = torch.tensor(sampling.eos_token_ids, device=self.device)
+
+    def run(self, noise_B_T: Tensor) -> list[Completion]:
+        """Every completion, in the order prompt by prompt."""
+        budget = self.sampling.max_new_tokens
+        noise_B_T = noise_B_T.to(self.device)
+        tokens_B_T = torch.zeros(len(noise_B_T), budget, dtype=torch.long, device=self.device)
+        logprobs_B_T = torch.zeros(len(noise_B_T), budget, device=self.device)
+        lengths_B = torch.full((len(noise_B_T),), budget, device=self.device)
+        logits, rows = self._read_prompts()
+        for t in range(budget):
+            tokens, logprobs = draw(logits, noise_B_T[rows.index, t], self.sampling.temperature)
+            tokens_B_T[rows.index, t] = tokens
+            logprobs_B_T[rows.index, t] = logprobs
+            is_end = torch.isin(tokens, self.eos) & ~rows.is_done
+            lengths_B[rows.index[is_end]] = t + 1
+            rows.is_done |= is_end
+            tokens, rows = self._drop_finished(tokens, rows)
+            if not len(rows.index) or t + 1 == budget:
+                break
+            logits = self._forward(tokens, rows)
+        return self._completions(tokens_B_T, logprobs_B_T, lengths_B)
+
+    def _read_prompts(self) -> tuple[Tensor, _Rows]:
+        """Prefill: each prompt once, padded on the left; then as many rows as samples."""
+        lengths = torch.tensor([len(prompt) for prompt in self.prompts], device=self.device)
+        padded = [[0] * (self.longest - len(prompt)) + prompt for prompt in self.prompts]
+        is_token = torch.arange(self.longest, device=self.device) >= self.longest - lengths[:, None]
+        has_padding = not bool(is_token.all())
+        output = self.model(
+            input_ids=torch.tensor(padded, device=self.device),
+            attention_mask=is_token.long() if has_padding else None,
+            position_ids=(is_token.long().cumsum(1) - 1).clamp(min=0) if has_padding else None,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        copies = torch.arange(len(lengths), device=self.device).repeat_interleave(self.num_samples)
+        self._select_cache(copies)
+        rows = _Rows(
+            index=torch.arange(len(copies), device=self.device),
+            next_position=lengths[copies],
+            padding=self._padding(is_token)[copies] if has_padding else None,
+            is_done=torch.zeros(len(copies), dtype=torch.bool, device=self.device),
+        )
+        return output.logits[:, -1][copies], rows
+
+    def _padding(self, is_token: Tensor) -> Tensor:
+        """What hides the padding: added to the scores, or a mask of tokens where windows slide.
+
+        The first spares Transformers the making of a mask at every token; it has no windows.
+        """
+        if has_window(self.model.config):
+            return torch.nn.functional.pad(is_token, (0, self.sampling.max_new_tokens), value=True)
+        dtype = self.cache.layers[0].keys.dtype
+        padding = torch.zeros(len(is_token), 1, 1, self.capacity, dtype=dtype, device=self.device)
+        padding[:, 0, 0, : self.longest].masked_fill_(~is_token, torch.finfo(dtype).min)
+        return padding
+
+    def _forward(self, tokens: Tensor, rows: _Rows) -> Tensor:
+        """Logits after one more token in each row."""
+        length = self.cache.get_seq_length() + 1
+        output = self.model(
+            input_ids=tokens[:, None],
+            attention_mask=None if rows.padding is None else rows.padding[..., :length],
+            position_ids=rows.next_position[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        rows.next_position += 1
+        return output.logits[:, -1]  # (rows, vocabulary)
+
+    def _drop_finished(self, tokens: Tensor, rows: _Rows) -> tuple[Tensor, _Rows]:
+        num_done = int(rows.is_done.sum())
+        if num_done < len(tokens) and num_done <= COMPACT_AT * len(tokens):
+            return tokens, rows
+        keep = (~rows.is_done).nonzero().squeeze(1)
+        if len(keep):
+            self._select_cache(keep)
+        return tokens[keep], rows.select(keep)
+
+    def _select_cache(self, rows: Tensor) -> None:
+        for layer in self.cache.layers:
+            layer.select(rows, self.capacity)
+
+    def _completions(
+        self, tokens_B_T: Tensor, logprobs_B_T: Tensor, lengths_B: Tensor
+    ) -> list[Completion]:
+        tokens, logprobs = tokens_B_T.tolist(), logprobs_B_T.tolist()
+        ends = set(self.sampling.eos_token_ids)
+        return [
+            Completion(ids[:n], values[:n], truncated=ids[n - 1] not in ends)
+            for ids, values, n in zip(tokens, logprobs, lengths_B.tolist(), strict=True)
+        ]
+
+
+def draw(logits: Tensor, noise: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """One token for each row, and its log-probability under the distribution it came from.
+
+    Args:
+        logits: (rows, vocabulary), any float type.
+        noise: (rows,) float64 in [0, 1), the place on the cumulative distribution.
+        temperature: 0 takes the likeliest token (and gives log-probabilities at 1).
+
+    Returns:
+        tokens (rows,) and log-probabilities (rows,) in fp32.
+    """
+    logprobs = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+    if temperature == 0:
+        tokens = logits.argmax(-1)
+    else:
+        cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
+        target = noise[:, None] * cumulative[:, -1:]
+        tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
+        tokens = tokens.clamp(max=logits.shape[-1] - 1)
+    return tokens, logprobs.gather(-1, tokens[:, None]).squeeze(1)
+
+
+def uniform_noise(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Uniform numbers in float64 from a generator of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+def refuse_recurrent(config: Any) -> None:
+    """Raise for models whose past is more than keys and values."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    strange = kinds - {"full_attention", "sliding_attention"}
+    if strange:
+        raise RequestError(
+            f"{config.model_type} has layers of the kind {sorted(strange)}, whose past is more "
+            "than keys and values: this engine would sample from another policy. Use a model with "
+            "attention layers alone."
+        )
+
+
+def has_window(config: Any) -> bool:
+    """Whether some layer attends only to the last tokens."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return getattr(config, "sliding_window", None) is not None
+    return "sliding_attention" in kinds
+
+
+@contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Dropout off, and back as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,253 @@
+"""From samples to micro-batches, and from micro-batches to log-probabilities of their completions.
+
+Samples of one prompt share a row where that is cheaper: the prompt is computed once, its
+completions follow one another, each blind to the others and each at the positions it would have
+alone. Rows are sorted by length and cut by a token budget; padding stands on the right, where a
+causal model never looks, so it changes nothing.
+
+Log-probabilities are taken for completion tokens alone, from gathered hidden states and through
+the output head in chunks: logits of a whole batch never exist, neither forward nor backward.
+
+It does not cover: encoder-decoders; models whose logits are more than their output head's answer
+to the last hidden state (`check_model` refuses them).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tinylora.errors import RequestError
+
+CHUNK_ELEMENTS = 2**25  # logits in fp32 that exist at once: 128 MiB
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A completion to train on, and the group (prompt) it belongs to."""
+
+    group: int
+    prompt: list[int]
+    completion: list[int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt and one or more of its completions.
+
+    Args:
+        first_tokens: where each completion begins among the batch's completion tokens (`_T`).
+    """
+
+    prompt: list[int]
+    completions: tuple[list[int], ...]
+    first_tokens: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + sum(map(len, self.completions))
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows as tensors. Completion token k stands at `targets[k]`, is predicted by the hidden state
+    at (`rows[k]`, `positions[k]`), and is the batch's token `tokens[k]`."""
+
+    input_ids: Tensor  # (B, L)
+    position_ids: Tensor | None  # (B, L); None: 0, 1, 2, ...
+    attention_mask: Tensor | None  # (B, 1, L, L), added to the scores; None: causal
+    rows: Tensor  # (n,)
+    positions: Tensor  # (n,)
+    targets: Tensor  # (n,)
+    tokens: Tensor  # (n,)
+
+
+def pack(samples: Sequence[Sample], samples_per_row: int) -> list[Row]:
+    """Rows of up to `samples_per_row` completions of one prompt, in the order of the samples."""
+    firsts = [0, *accumulate(len(sample.completion) for sample in samples)]
+    groups: dict[int, list[int]] = {}
+    for index, sample in enumerate(samples):
+        groups.setdefault(sample.group, []).append(index)
+    rows = []
+    for members in groups.values():
+        for start in range(0, len(members), samples_per_row):
+            chosen = members[start : start + samples_per_row]
+            rows.append(
+                Row(
+                    samples[chosen[0]].prompt,
+                    tuple(samples[i].completion for i in chosen),
+                    tuple(firsts[i] for i in chosen),
+                )
+            )
+    return rows
+
+
+def split_rows(rows: Sequence[Row], max_tokens: int) -> list[list[Row]]:
+    """Rows sorted by length and cut so that each cut, padded, holds at most `max_tokens`.
+
+    A row that is longer than the budget goes alone.
+    """
+    batches: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: -row.length):
+        if batches and (len(batches[-1]) + 1) * batches[-1][0].length <= max_tokens:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def collate(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> MicroBatch:
+    """Rows, padded on the right, as tensors on the device; `dtype` is that of the mask."""
+    length = max(row.length for row in rows)
+    input_ids = torch.zeros(len(rows), length, dtype=torch.long)
+    position_ids = torch.arange(length).repeat(len(rows), 1)
+    segments = torch.zeros(len(rows), length, dtype=torch.long)  # 0: the prompt; k: completion k
+    place: list[Tensor] = []  # of (4, tokens): row, position, target, token
+    for b, row in enumerate(rows):
+        end = len(row.prompt)
+        input_ids[b, :end] = torch.tensor(row.prompt)
+        for k, (completion, first) in enumerate(
+            zip(row.completions, row.first_tokens, strict=True)
+        ):
+            start, end = end, end + len(completion)
+            input_ids[b, start:end] = torch.tensor(completion)
+            position_ids[b, start:end] = torch.arange(len(completion)) + len(row.prompt)
+            segments[b, start:end] = k + 1
+            before = torch.arange(start - 1, end - 1)
+            before[0] = len(row.prompt) - 1
+            here = torch.full_like(before, b)
+            token = torch.arange(first, first + len(completion))
+            place.append(torch.stack([here, before, input_ids[b, start:end], token]))
+    mask = None
+    if any(len(row.completions) > 1 for row in rows):
+        mask = _prompt_sharing_mask(segments.to(device), dtype)
+    where = torch.cat(place, dim=1).to(device)
+    return MicroBatch(
+        input_ids.to(device), None if mask is None else position_ids.to(device), mask, *where
+    )
+
+
+def _prompt_sharing_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a token may look (back, at the prompt or its own completion), else the lowest."""
+    query, key = segments[:, :, None], segments[:, None, :]
+    causal = torch.ones(query.shape[1], query.shape[1], dtype=torch.bool, device=segments.device)
+    is_visible = causal.tril() & ((key == 0) | (key == query))  # (B, L, L)
+    mask = torch.zeros(is_visible.shape, dtype=dtype, device=segments.device)
+    return mask.masked_fill_(~is_visible, torch.finfo(dtype).min)[:, None]
+
+
+def completion_logprobs(model: Any, batch: MicroBatch, temperature: float) -> Tensor:
+    """Log-probability of each completion token under logits / temperature. (n,), fp32."""
+    hidden = model.base_model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    hidden = hidden[batch.rows, batch.positions]  # (n, d)
+    return head_logprobs(model.get_output_embeddings(), hidden, batch.targets, temperature)
+
+
+def head_logprobs(
+    head: nn.Module,
+    hidden: Tensor,
+    targets: Tensor,
+    temperature: float,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> Tensor:
+    """Log-probabilities of `targets` through the output head, a chunk of tokens at a time.
+
+    Where there is more than one chunk, the backward pass computes each chunk's logits again
+    instead of keeping them.
+
+    Args:
+        hidden: (n, d), the last hidden states.
+        targets: (n,) token ids.
+        chunk_elements: the most logits that exist at once.
+
+    Returns:
+        (n,), fp32.
+    """
+    num_rows = max(1, chunk_elements // int(head.weight.shape[0]))  # type: ignore[union-attr,index]
+    if len(hidden) <= num_rows:
+        return _chunk_logprobs(head, hidden, targets, temperature)
+    chunks = [
+        checkpoint(_chunk_logprobs, head, h, t, temperature, use_reentrant=False)
+        for h, t in zip(hidden.split(num_rows), targets.split(num_rows), strict=True)
+    ]
+    return torch.cat(chunks)
+
+
+def _chunk_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    logits = head(hidden).float() / temperature  # (rows, vocabulary)
+    return -nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def best_samples_per_row(model: Any, samples: Sequence[Sample]) -> int:
+    """How many completions should share a prompt, by arithmetic alone.
+
+    Sharing saves the prompt's share of the linear maps and pays with attention scores between
+    completions that are then masked: short completions share, long ones stand alone.
+    """
+    if not samples or not can_share_prompts(model):
+        return 1
+    most = max(sum(s.group == group for s in samples) for group in {s.group for s in samples})
+    prompt = sum(len(s.prompt) for s in samples) / len(samples)
+    completion = sum(len(s.completion) for s in samples) / len(samples)
+    config = model.config
+    embeddings = {
+        id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings())
+    }
+    linear = 2 * sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
+    attention = 4 * config.num_hidden_layers * config.hidden_size
+
+    def cost(count: int) -> float:
+        length = prompt + count * completion
+        causal = 0.5 if count == 1 else 1.0
+        return (linear * length + causal * attention * length**2) / count
+
+    return min(range(1, most + 1), key=cost)
+
+
+def can_share_prompts(model: Any) -> bool:
+    """Whether the model takes a mask of our own: plain attention, no windows."""
+    config = model.config
+    kinds = set(getattr(config, "layer_types", None) or {"full_attention"})
+    no_window = kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
+    return no_window and config._attn_implementation in ("sdpa", "eager")
+
+
+@torch.no_grad()
+def check_model(model: Any) -> None:
+    """Refuse a model whose log-probabilities this file would get wrong.
+
+    Two completions of one prompt, through the model's own logits and through this file's way.
+
+    Raises:
+        RequestError: logits are scaled or capped after the head, or the mask is not obeyed.
+    """
+    prompt, completions = [1, 2, 3], ([2, 1], [3, 1, 2])
+    samples = [Sample(0, prompt, ids) for ids in completions]
+    rows = pack(samples, 2 if can_share_prompts(model) else 1)
+    batches = [collate([row], model.device, next(model.parameters()).dtype) for row in rows]
+    ours = torch.cat([completion_logprobs(model, batch, 1.0) for batch in batches])
+    theirs = torch.cat([_plain_logprobs(model, prompt, ids) for ids in completions])
+    tolerance = 1e-3 if theirs.dtype == torch.float32 else 0.1
+    error = float((ours - theirs).abs().max())
+    if not error <= tolerance:
+        raise RequestError(
+            f"{type(model).__name__}: log-probabilities from its last hidden state and output head "
+            f"differ by {error:.2g} from those of its logits (scaled or capped logits, or a mask "
+            "that is not obeyed), so training would follow another policy. Use a model whose "
+            "logits are its head's output."
+        )
+
+
+def _plain_logprobs(model: Any, prompt: list[int], completion: list[int]) -> Tensor:
+    ids = torch.tensor([prompt + completion], device=model.device)
+    logprobs = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    return logprobs.gather(-1, ids[0, len(prompt) :, None]).squeeze(-1)

@@ -1,0 +1,89 @@
+"""The state of a run on disk, such that a kill at any moment costs steps and never changes a bit.
+
+A checkpoint is the policy's numbers, the optimiser's state and the count of finished steps. The
+order of the problems and all sampling at step t are functions of (seed, t) alone, so the seed and
+the count are the whole of the randomness and of the position in the data.
+"""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinylora.errors import RequestError, TinyLoraError
+from tinylora.policy import Policy
+
+FILE_NAME = "state.pt"
+
+
+def save_checkpoint(
+    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, step: int, seed: int
+) -> None:
+    """Replace the folder's checkpoint; whoever looks finds the old one or the new one, whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        "step": step,
+        "seed": seed,
+        "policy": policy.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    scratch = folder / (FILE_NAME + ".tmp")
+    with scratch.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(scratch, folder / FILE_NAME)
+    _sync_folder(folder)
+
+
+def load_checkpoint(
+    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, seed: int
+) -> int:
+    """Put the checkpoint's state back; returns how many steps were finished (0: there is none).
+
+    Raises:
+        RequestError: it was written with another seed or for another policy.
+        TinyLoraError: the file cannot be read.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return 0
+    state = _read(path)
+    if state["seed"] != seed:
+        raise RequestError(
+            f"seed = {seed}, but {path} is of a run with seed = {state['seed']}, which saw other "
+            f"problems. Resume with seed = {state['seed']}, or give another output folder."
+        )
+    try:
+        policy.load_state_dict(state["policy"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise RequestError(
+            f"{path} holds another policy ({error}). Resume with the settings of its config.yaml, "
+            "or give another output folder."
+        ) from error
+    return int(state["step"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise TinyLoraError(
+            f"{path} cannot be read ({error}). Delete the folder {path.parent} to start the run "
+            "again from its first step."
+        ) from error
+    return state
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable (Windows cannot open folders and needs no such thing)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
