@@ -308,7 +308,7 @@ def _explicit(settings: AdapterConfig) -> dict[str, Any]:
 
 
 def _sentences(error: ValidationError, model: type[BaseModel]) -> str:
-    """Pydantic's findings as sentences: the setting, its value, the rule, what the setting means."""
+    """Pydantic's findings as sentences: the setting, its value, the rule, its meaning."""
     return "\n".join(_sentence(finding, model) for finding in error.errors())
 
 

@@ -8,7 +8,13 @@ from tinylora.rewards.verdict import Verdict
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: what the model reads, the gold answer, and a worked solution where one exists."""
+    """One problem.
+
+    Args:
+        prompt: what the model reads.
+        gold: the right answer, as the task's grader understands it.
+        solution: a worked solution, where one exists.
+    """
 
     prompt: str
     gold: str

@@ -1,0 +1,57 @@
+# Every target makes what it needs: the virtual environment once, installations when
+# pyproject.toml or the constraints have changed. Nothing here needs a hub, a GPU or root.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+OFFLINE := HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/installed ## train 13 numbers on the embedded model (runs/demo is made anew)
+	@rm -rf runs/demo
+	@$(OFFLINE) $(BIN)/tinylora train recipes/pocket/demo.yaml --output runs/demo $(ARGS)
+
+test: $(VENV)/installed-dev ## run the tests (pytest's options: make test ARGS="-k name")
+	@$(OFFLINE) $(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed-dev ## ruff: style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev ## mypy, strict on src/tinylora
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev ## mend what ruff can mend by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and the caches; runs/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/created:
+	@found=; for python in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3; do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			found="$$python"; break; fi; done; \
+	if [ -z "$$found" ]; then \
+		echo "No Python 3.11 or newer was found on PATH. Install one, or name it:" \
+			"make PYTHON=/path/to/python3" >&2; exit 2; fi; \
+	echo "Making $(VENV) with $$($$found --version) ..."; \
+	"$$found" -m venv --clear $(VENV) || { \
+		echo "$$found cannot make virtual environments." \
+			"On Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+	@touch $@
+
+$(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
+	@echo "Installing tinylora and what it needs into $(VENV) (minutes, once) ..."
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "Installing the development tools into $(VENV) (once) ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@
