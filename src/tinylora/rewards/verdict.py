@@ -1,5 +1,6 @@
 """What a grader says about one completion: right, wrong, or could not judge."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +12,12 @@ class Verdict:
 
     Args:
         score: 0 (wrong) to 1 (right); None where the grader could not judge. 0 is only ever the
-            model's fault.
+            model's fault. (A user's reward function may leave 0..1; right is then 1 or more.)
         reason: a word or a short sentence for people.
         details: whatever else the grader wants to keep.
 
     Raises:
-        ValueError: the score lies outside 0..1, or is not a number.
+        ValueError: the score is not finite.
     """
 
     score: float | None
@@ -24,8 +25,13 @@ class Verdict:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.score is not None and not 0.0 <= self.score <= 1.0:
+        if self.score is not None and not math.isfinite(self.score):
             raise ValueError(
-                f"Verdict.score = {self.score}, but a score lies in 0..1, or is None where the "
+                f"Verdict.score = {self.score}, but a score is a finite number, or None where the "
                 "grader could not judge."
             )
+
+    @property
+    def is_right(self) -> bool:
+        """Wholly right; partly right and unjudged are not."""
+        return self.score is not None and self.score >= 1.0

@@ -1,7 +1,8 @@
 """A task: problems to train on, problems to test on, and a way to grade an answer."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from tinylora.rewards.verdict import Verdict
 
@@ -14,11 +15,13 @@ class Problem:
         prompt: what the model reads.
         gold: the right answer, as the task's grader understands it.
         solution: a worked solution, where one exists.
+        columns: other fields of its row; a reward function gets them by name.
     """
 
     prompt: str
     gold: str
     solution: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

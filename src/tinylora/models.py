@@ -1,0 +1,157 @@
+"""Loading a base model: from the box, from a local folder, or from the hub.
+
+Not covered yet: quantised loading.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from tinylora.errors import RequestError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+EXAMPLES = '"pocket", a local folder, or a hub id such as Qwen/Qwen2.5-0.5B-Instruct'
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model, its tokenizer, the name it goes by, and every token that ends an answer."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    eos_token_ids: tuple[int, ...]
+
+
+def load_model(name: str, dtype: str = "auto", device: str = "auto") -> Base:
+    """Load a causal language model and its tokenizer, ready to answer.
+
+    Args:
+        name: `pocket`, a local folder, or a hub id.
+        dtype: fp32, bf16, or auto: fp32 on a CPU (few CPUs compute well in bf16), bf16 on a GPU.
+        device: a torch device, or auto: the GPU if there is one.
+
+    Raises:
+        RequestError: the model, its tokenizer or the device is not there.
+    """
+    place = _device(device)
+    if dtype == "auto":
+        dtype = "fp32" if place.type == "cpu" else "bf16"
+    source = _source(name)
+    with _missing_is_a_request_error(name):
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype])
+    model = model.to(place).eval()
+    return Base(model, tokenizer, name, _eos_token_ids(model, tokenizer))
+
+
+def from_loaded(model: Any, tokenizer: Any = None) -> Base:
+    """A model that the caller has loaded; without a tokenizer, the one that belongs to it."""
+    name = model.name_or_path or type(model).__name__
+    if tokenizer is None:
+        with _missing_is_a_request_error(name):
+            tokenizer = AutoTokenizer.from_pretrained(_source(name))
+    return Base(model.eval(), tokenizer, name, _eos_token_ids(model, tokenizer))
+
+
+def load_skeleton(name: str) -> PreTrainedModel:
+    """The model without its weights (on the meta device): enough to see its modules and shapes."""
+    source = _source(name)
+    with _missing_is_a_request_error(name), torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(source)
+        )
+    return model
+
+
+def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
+    """Token ids of a prompt: a user's turn in the chat template, or plain text without one."""
+    if getattr(tokenizer, "chat_template", None):
+        turn = [{"role": "user", "content": prompt}]
+        text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(prompt)["input_ids"])
+
+
+def check_context(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Refuse a completion budget that, after the longest prompt, passes the model's context.
+
+    Raises:
+        RequestError: the budget is too long.
+    """
+    context = getattr(model.config, "max_position_embeddings", None)
+    longest = max(map(len, prompts), default=0)
+    if context is None or longest + max_new_tokens <= context:
+        return
+    cure = f"Use max_new_tokens <= {context - longest}" if longest < context else "Shorten it"
+    raise RequestError(
+        f"max_new_tokens = {max_new_tokens} after a prompt of {longest} tokens, but the model's "
+        f"context ends at {context} tokens. {cure}, or use a model with a longer context."
+    )
+
+
+def _source(name: str) -> str | Path:
+    """Where transformers finds the model: a folder that exists, or a hub id."""
+    if name == "pocket":
+        from tinylora.pocket import model_folder
+
+        return model_folder()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise RequestError(
+                f"model = {name} is a folder without a config.json, so it holds no model. Use a "
+                "folder that save_pretrained wrote."
+            )
+        return folder
+    if folder.is_file() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        raise RequestError(f"There is no model folder {name}. Use {EXAMPLES}.")
+    return name
+
+
+@contextmanager
+def _missing_is_a_request_error(name: str) -> Iterator[None]:
+    """transformers says OSError or ValueError for what is not there, over many lines."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except (OSError, ValueError, ImportError) as error:
+        if Path(name).expanduser().is_dir():
+            what = f"The model in {name} cannot be loaded"
+        else:
+            what = f"There is no folder {name}, and the hub gave no model of that name"
+        cause = str(error).strip().split("\n")[0].rstrip(".")
+        raise RequestError(f"{what} ({cause}). Use {EXAMPLES}.") from error
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        cause = str(error).split("\n")[0]
+        raise RequestError(
+            f'device = "{device}" cannot be used here ({cause}). Use auto, cpu, or a GPU of this '
+            "machine such as cuda:0."
+        ) from error
+    return place
+
+
+def _eos_token_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
+    """All tokens that end an answer, by any of the three places that name some."""
+    named = (
+        getattr(model.generation_config, "eos_token_id", None),
+        getattr(model.config, "eos_token_id", None),
+        getattr(tokenizer, "eos_token_id", None),
+    )
+    lists = [ids if isinstance(ids, list) else [ids] for ids in named]
+    return tuple(dict.fromkeys(int(i) for ids in lists for i in ids if i is not None))
