@@ -11,7 +11,7 @@ It does not cover: models with recurrent states (Mamba and hybrids), beams, enco
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -98,15 +98,18 @@ class TransformersEngine:
             )
 
 
-class BufferLayer(DynamicLayer):
+class BufferLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """One layer's keys and values in buffers that have room for the longest completion.
 
     `DynamicLayer` copies everything at every token (torch.cat); this writes in place and hands out
     views of what is filled.
     """
 
+    keys: Any
+    values: Any
+
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.length = 0
 
     def update(
@@ -222,7 +225,7 @@ class _Batch:
         """
         if has_window(self.model.config):
             return torch.nn.functional.pad(is_token, (0, self.sampling.max_new_tokens), value=True)
-        dtype = self.cache.layers[0].keys.dtype
+        dtype = self._layers[0].keys.dtype
         padding = torch.zeros(len(is_token), 1, 1, self.capacity, dtype=dtype, device=self.device)
         padding[:, 0, 0, : self.longest].masked_fill_(~is_token, torch.finfo(dtype).min)
         return padding
@@ -230,7 +233,7 @@ class _Batch:
     def _forward(self, tokens: Tensor, rows: _Rows) -> Tensor:
         """Logits after one more token in each row."""
         length = self.cache.get_seq_length() + 1
-        output = self.model(
+        output: Any = self.model(
             input_ids=tokens[:, None],
             attention_mask=None if rows.padding is None else rows.padding[..., :length],
             position_ids=rows.next_position[:, None],
@@ -238,7 +241,8 @@ class _Batch:
             use_cache=True,
         )
         rows.next_position += 1
-        return output.logits[:, -1]  # (rows, vocabulary)
+        logits: Tensor = output.logits[:, -1]  # (rows, vocabulary)
+        return logits
 
     def _drop_finished(self, tokens: Tensor, rows: _Rows) -> tuple[Tensor, _Rows]:
         num_done = int(rows.is_done.sum())
@@ -250,8 +254,12 @@ class _Batch:
         return tokens[keep], rows.select(keep)
 
     def _select_cache(self, rows: Tensor) -> None:
-        for layer in self.cache.layers:
+        for layer in self._layers:
             layer.select(rows, self.capacity)
+
+    @property
+    def _layers(self) -> list[BufferLayer]:
+        return cast(list[BufferLayer], self.cache.layers)
 
     def _completions(
         self, tokens_B_T: Tensor, logprobs_B_T: Tensor, lengths_B: Tensor

@@ -223,7 +223,8 @@ def learn(
             batch.new_T[micro_batch.tokens] = logprobs_T.detach()
             if iteration == 0:  # before any update: these are the old log-probabilities
                 batch.old_T[micro_batch.tokens] = logprobs_T.detach()
-            micro_batch_loss(logprobs_T, batch, micro_batch.tokens, config).backward()
+            loss = micro_batch_loss(logprobs_T, batch, micro_batch.tokens, config)
+            loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
         grad_norm = float(norm)
         optimizer.step()
