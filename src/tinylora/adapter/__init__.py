@@ -1,0 +1,6 @@
+"""Attach v to a model, save it, load it: the few names that the rest of the package uses."""
+
+from tinylora.adapter.layer import FoldReport, TinyLora, attach, load
+from tinylora.config import AdapterConfig
+
+__all__ = ["AdapterConfig", "FoldReport", "TinyLora", "attach", "load"]

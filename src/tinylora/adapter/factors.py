@@ -1,0 +1,58 @@
+"""The frozen factors of each module: U, S, V from its weights, P from its name.
+
+Any machine rebuilds the same ones: the SVD is certified and canonical (`svd.py`), and kept on disk
+by the hash of the weights (`cache.py`); P, and a random basis, come from a keyed stream
+(`stream.py`). A module whose weights do not define the kept directions says so (`is_defined`), and
+is left out by `attach`.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinylora.adapter import core
+from tinylora.adapter.cache import cached_svd
+from tinylora.adapter.stream import keyed_normals
+from tinylora.adapter.svd import Factors
+from tinylora.config import AdapterConfig
+
+
+def module_factors(W: Tensor, name: str, config: AdapterConfig) -> Factors:
+    """The factors of one module as the settings ask for them; `name` keys the random basis."""
+    if W.is_meta:
+        return _without_weights(W, config.rank)
+    factors = cached_svd(W, config.rank, config.subspace)
+    return factors if config.basis == "svd" else _with_random_basis(factors, name, config.seed)
+
+
+def projections(name: str, config: AdapterConfig) -> Tensor:
+    """P (u, r, r) in float64: ||P_i||_F = 1, keyed by (seed, module name), for ever the same bits.
+
+    P_i does not depend on u: more numbers add matrices to those that were there.
+    """
+    u, r = config.u, config.rank
+    if config.projection == "identity":
+        return core.unit_projections(r)
+    normals = keyed_normals(f"tinylora/P/{config.seed}/{name}", u * r * r).reshape(u, r * r)
+    norms = np.sqrt((normals * normals).sum(axis=1, keepdims=True).astype(np.float64))
+    return torch.from_numpy((normals / norms).reshape(u, r, r))
+
+
+def _without_weights(W: Tensor, rank: int) -> Factors:
+    """Shapes alone, for a model on the meta device."""
+    U, V = (W.new_empty(size, rank, dtype=torch.float64) for size in W.shape)
+    return Factors(U, V.new_empty(rank), V, 1.0, 0.0, "none")
+
+
+def _with_random_basis(factors: Factors, name: str, seed: int) -> Factors:
+    """Orthonormal columns from the keyed stream; S stays that of W. Always defined."""
+    U = _random_columns(f"tinylora/U/{seed}/{name}", factors.U)
+    V = _random_columns(f"tinylora/V/{seed}/{name}", factors.V)
+    return Factors(U, factors.S, V, 1.0, factors.residual, factors.method)
+
+
+def _random_columns(key: str, like: Tensor) -> Tensor:
+    normals = keyed_normals(key, like.numel()).astype(np.float64)
+    columns, triangle = torch.linalg.qr(torch.from_numpy(normals).reshape(like.shape))
+    signs = torch.where(triangle.diagonal() < 0, -1.0, 1.0)
+    return torch.mul(columns, signs).to(like)

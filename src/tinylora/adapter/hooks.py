@@ -1,0 +1,146 @@
+"""The forward hook of one adapted map, and the check that every hook is reached.
+
+Hooks are bound methods of small objects that know the adapter. A copy of the model (deepcopy,
+pickle) copies hooks too, and a copied hook is inert: the copy is the base model, and never answers
+with the first model's v.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tinylora.adapter import core
+from tinylora.adapter.modules import LinearMap
+from tinylora.errors import RequestError
+
+
+class AdaptedMap:
+    """One linear map with its frozen factors, and the hook that adds the update to its output."""
+
+    def __init__(
+        self, linear: LinearMap, S: Tensor, A: Tensor, B: Tensor, P: Tensor, group: int
+    ) -> None:
+        self.linear = linear
+        self.S, self.A, self.B, self.P = S, A, B, P  # in the dtype of v: what the update *is*
+        dtype = linear.weight().dtype if linear.is_plain else A.dtype
+        self.outer = A.to(dtype), B.to(dtype)  # in the layer's dtype: what the hook multiplies with
+        self.group = group
+        self.active: Callable[[], Tensor | None] | None = None  # set by attach
+        self.has_fired = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _inert, ()
+
+    @property
+    def is_half(self) -> bool:
+        """The weight is plain and in half precision."""
+        return self.outer[0].dtype.itemsize < 4
+
+    def core(self, values: Tensor) -> Tensor:
+        """R (r, r) from v (num_groups, u), or (batch, r, r) from (batch, num_groups, u)."""
+        return core.mix(values[..., self.group, :], self.P)
+
+    def add_update(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> Tensor | None:
+        """The forward hook: W' x from W x. None, which leaves the output alone, where it rests."""
+        self.has_fired = True
+        values = self.active() if self.active else None
+        if values is None:
+            return None
+        x: Tensor = args[0] if args else next(iter(kwargs.values()))
+        if values.dim() == 3:
+            self._check_rows(x, values)
+        A, B = (factor.to(output) for factor in self.outer)
+        with _without_autocast(output.device.type):
+            R = self.core(values).to(output.device)
+            return core.add_update(output, x.to(output), A, R, B)
+
+    def delta_weight(self, v: Tensor) -> Tensor:
+        """W' - W, (d_out, d_in)."""
+        return core.delta_weight(self.A, self.core(v).to(self.A), self.B)
+
+    def fold(self, v: Tensor) -> None:
+        """Write W + B R A into the weight, which is plain."""
+        W = self.linear.weight()
+        A, B, R = (part.to(W.device) for part in (self.A, self.B, self.core(v)))
+        if W.dtype == A.dtype:
+            W.addmm_(B @ R, A)
+        else:
+            W.copy_(W + core.delta_weight(A, R, B))
+
+    def _check_rows(self, x: Tensor, values: Tensor) -> None:
+        if x.dim() == 3 and x.shape[0] == values.shape[0]:
+            return
+        raise RequestError(
+            f"per_row has values for {values.shape[0]} rows, but {self.linear.name} was given an "
+            f"input of shape {tuple(x.shape)}: it cannot tell which row runs which adapter. The "
+            "input must be (batch, tokens, d_in) with one row for each of the values; beams, "
+            "num_return_sequences and experts that regroup tokens need values to match, or "
+            "one adapter at a time."
+        )
+
+
+class FirstForward:
+    """Checks, once, that the first forward pass has reached every hook."""
+
+    def __init__(self, adapted: list[AdaptedMap], ancestor: nn.Module | None = None) -> None:
+        self.adapted = adapted
+        self.handle = None if ancestor is None else ancestor.register_forward_hook(self.check)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FirstForward, ([],)
+
+    def check(self, module: nn.Module, args: Any, output: Any) -> None:
+        # A compiled graph runs no Python between the layers, and hooks are part of it.
+        if self.handle is None or torch.compiler.is_compiling():
+            return
+        self.handle.remove()
+        silent = [item.linear.name for item in self.adapted if not item.has_fired]
+        if silent:
+            raise RequestError(
+                f"The first forward pass never called {', '.join(silent[:8])}"
+                f"{f' and {len(silent) - 8} more' if len(silent) > 8 else ''}: a fused kernel "
+                "reads the weights without the module, so the adapter would not act there. Turn "
+                "that kernel off, or leave these modules out of targets."
+            )
+
+
+@contextmanager
+def without_beams(model: nn.Module) -> Iterator[None]:
+    """Inside, `model.generate` refuses beam search, which hands a row's cache to another row."""
+    generate = getattr(model, "generate", None)
+    if generate is None:
+        yield
+        return
+
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        config = kwargs.get("generation_config") or getattr(model, "generation_config", None)
+        if (kwargs.get("num_beams") or getattr(config, "num_beams", None) or 1) > 1:
+            raise RequestError(
+                "per_row cannot serve beam search: beams move between the rows of the batch, and "
+                "with them the adapters. Sample instead (num_beams = 1)."
+            )
+        return generate(*args, **kwargs)
+
+    model.generate = checked  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del model.generate
+
+
+def _inert() -> AdaptedMap:
+    copy = AdaptedMap.__new__(AdaptedMap)
+    copy.active = None
+    return copy
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Autocast would round v and the core to half precision."""
+    if torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()

@@ -1,0 +1,373 @@
+"""TinyLora: attach v to a model by forward hooks, and take it off again without a trace.
+
+The adapter stays outside the model's module tree: no module is replaced, renamed or added, so
+`state_dict`, `save_pretrained`, sharding and `generate` are as they were. While it is attached, v
+is the only parameter that requires a gradient.
+
+What it does **not** do: keep several adapters on one model (`per_row` serves many v), or reach
+modules that a fused kernel computes without calling them (the first forward pass says so).
+"""
+
+import math
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from tinylora.adapter import core, files
+from tinylora.adapter.factors import module_factors, projections
+from tinylora.adapter.hooks import AdaptedMap, FirstForward, without_beams
+from tinylora.adapter.modules import (
+    LinearMap,
+    clean_name,
+    common_ancestor,
+    linear_maps,
+    read_weight,
+)
+from tinylora.adapter.sharing import assign_groups
+from tinylora.adapter.svd import Factors
+from tinylora.config import AdapterConfig
+from tinylora.errors import RequestError
+
+REGISTERED_NAME = "tinylora_v"
+
+
+def attach(
+    model: nn.Module, config: AdapterConfig | None = None, *, register: bool = False
+) -> "TinyLora":
+    """Put an adapter on the model: v = 0, so that no logit changes by a bit.
+
+    Args:
+        model: any model whose linear maps `config.targets` names; it is changed in place by hooks
+            and by freezing its parameters, and `detach` undoes both.
+        register: also put v among `model.parameters()` (as `tinylora_v`), for trainers that look
+            for it there; it is then in `state_dict` too.
+
+    Raises:
+        RequestError: an adapter is on already; the targets, layers, rank or number of groups do
+            not fit the model.
+    """
+    config = config or AdapterConfig()
+    _check_bare(model)
+    factors = {m: _factors(m, config) for m in linear_maps(model, config.targets, config.layers)}
+    left_out = [m.name for m, found in factors.items() if not found.is_defined]
+    _report_left_out(left_out, len(factors))
+    kept = {m.name: (m, found) for m, found in factors.items() if found.is_defined}
+    groups = assign_groups(list(kept), config.num_groups, config.sharing)
+    adapted = [
+        _adapted_map(*kept[name], config, index)
+        for index, names in enumerate(groups)
+        for name in names
+    ]
+    adapter = TinyLora(model, config, groups, left_out, adapted)
+    adapter._hook(register)
+    return adapter
+
+
+def load(model: nn.Module, path: str | Path) -> "TinyLora":
+    """Attach the adapter of a file, or of a run folder, to its base model.
+
+    Raises:
+        RequestError: there is no adapter at `path`, or it was trained on other modules.
+    """
+    contents = files.read(path)
+    adapter = attach(model, contents.config)
+    found = files.modules_hash(adapter.modules_by_group)
+    if (found, tuple(adapter.left_out)) != (contents.modules, contents.left_out):
+        adapter.detach()
+        raise RequestError(
+            f"{path} was trained on {contents.base or 'a model'} with other modules or groups than "
+            f"its settings give on this model (hash {contents.modules}, here {found}): its numbers "
+            "would mean something else. Load the model that it was trained on."
+        )
+    adapter.set_values(contents.v)
+    return adapter
+
+
+class TinyLora:
+    """v, and the maps of a model that it acts on. Made by `attach` or `load`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: AdapterConfig,
+        groups: list[list[str]],
+        left_out: list[str],
+        adapted: list[AdaptedMap],
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.modules_by_group = groups
+        self.left_out = left_out  # modules whose weights do not define the kept directions
+        like = adapted[0].P
+        zeros = torch.zeros(len(groups), config.u, dtype=like.dtype, device=like.device)
+        self.v = nn.Parameter(zeros)
+        self._adapted = {item.linear.name: item for item in adapted}
+        self._active: Tensor | None = self.v  # what the hooks apply: v, a v per row, or nothing
+        self._context = ""
+        self._handles: list[Any] = []
+        self._frozen: list[nn.Parameter] = []
+
+    def __reduce__(self) -> NoReturn:
+        raise RequestError(
+            "An adapter cannot be copied or pickled apart from its model. Save it and load it on "
+            "another model, or copy state_dict()."
+        )
+
+    @property
+    def num_trainable(self) -> int:
+        return self.v.numel()
+
+    @property
+    def can_fold(self) -> bool:
+        """Whether `folded` is exact: every adapted weight is plain and at least fp32."""
+        return all(m.linear.is_plain and not m.is_half for m in self._adapted.values())
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What an optimiser steps on: v alone."""
+        return [self.v]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"v": self.v.detach().clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.set_values(state["v"])
+
+    def zero(self) -> None:
+        """Back to the base model."""
+        self.set_values(torch.zeros_like(self.v))
+
+    def set_values(self, values: Tensor) -> None:
+        """Overwrite v (num_groups, u) in place."""
+        if values.shape != self.v.shape:
+            raise RequestError(
+                f"The values have shape {tuple(values.shape)}, but this adapter's v is "
+                f"(num_groups, u) = {tuple(self.v.shape)}."
+            )
+        with torch.no_grad():
+            self.v.copy_(values)
+
+    def delta_weight(self, name: str) -> Tensor:
+        """W' - W of one module, (d_out, d_in), in the dtype of v."""
+        item = self._adapted.get(clean_name(name))
+        if item is None:
+            raise RequestError(
+                f"{name} is not adapted. The names are in modules_by_group, such as "
+                f"{next(iter(self._adapted))}."
+            )
+        return item.delta_weight(self.v.detach())
+
+    def delta_rms(self) -> float:
+        """The root mean square over all elements of W' - W, without forming any of them."""
+        maps = self._adapted.values()
+        norms = [core.delta_norm(item.S, item.core(self.v.detach())) for item in maps]
+        num_elements = sum(item.linear.d_out * item.linear.d_in for item in maps)
+        return math.sqrt(float(torch.stack(norms).square().sum()) / num_elements)
+
+    def save(self, path: str | Path, store: files.Store = "fp32") -> int:
+        """Write v and its settings as one small file, atomically; return its size in bytes."""
+        base, revision = _identity(self.model)
+        contents = files.AdapterFile(
+            v=self.v.detach(),
+            config=self.config,
+            modules=files.modules_hash(self.modules_by_group),
+            left_out=tuple(self.left_out),
+            base=base,
+            revision=revision,
+        )
+        return files.write(path, contents, store)
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Inside, the model is the base model: the reference policy without a second copy."""
+        with self._applying(None, "disabled"):
+            yield
+
+    @contextmanager
+    def per_row(self, values: Tensor) -> Iterator[None]:
+        """Inside, row b of every batch runs the adapter values[b], and v rests.
+
+        Args:
+            values: (batch, num_groups, u); a gradient reaches it where it requires one.
+        """
+        if values.dim() != 3 or values.shape[1:] != self.v.shape:
+            raise RequestError(
+                f"per_row was given values of shape {tuple(values.shape)}, but it takes a v for "
+                f"each row: (batch, num_groups, u) = (batch, {self.v.shape[0]}, {self.v.shape[1]})."
+            )
+        with self._applying(values.to(self.v), "per_row"), without_beams(self.model):
+            yield
+
+    @contextmanager
+    def folded(self, allow_half: bool = False) -> Iterator["FoldReport | None"]:
+        """Inside, the update is written into the weights and the hooks rest: fast generation.
+
+        On leaving, every weight is what it was, bit for bit. Half-precision weights would round
+        most of a tiny update away and are refused, unless `allow_half`: then the context yields
+        a report of what was lost.
+        """
+        maps = list(self._adapted.values())
+        self._check_foldable(allow_half)
+        with self._applying(None, "folded"):
+            saved = [item.linear.weight().clone() for item in maps]
+            try:
+                for item in maps:
+                    item.fold(self.v.detach())
+                yield None if self.can_fold else _fold_report(maps, saved, self.v.detach())
+            finally:
+                for item, weight in zip(maps, saved, strict=True):
+                    item.linear.weight().copy_(weight)
+
+    def detach(self) -> None:
+        """Remove the hooks and restore every requires_grad: the model is what it was."""
+        if self._context:
+            raise RequestError(f"detach() was called inside {self._context}(). Leave that first.")
+        for handle in self._handles:
+            handle.remove()
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        self._handles, self._frozen = [], []
+        self.model._parameters.pop(REGISTERED_NAME, None)
+
+    def _hook(self, register: bool) -> None:
+        maps = list(self._adapted.values())
+        for item in maps:
+            item.active = self._get_active
+            hook = item.linear.module.register_forward_hook(item.add_update, with_kwargs=True)
+            self._handles.append(hook)
+        check = FirstForward(maps, common_ancestor(self.model, list(self._adapted)))
+        self._handles.append(check.handle)
+        self._frozen = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)
+        if register:
+            self.model.register_parameter(REGISTERED_NAME, self.v)
+        if "torch._dynamo" in sys.modules:
+            # Code compiled before now has no hooks in it, and torch does not guard on them.
+            torch.compiler.reset()
+
+    def _get_active(self) -> Tensor | None:
+        return self._active
+
+    @contextmanager
+    def _applying(self, values: Tensor | None, context: str) -> Iterator[None]:
+        if self._context:
+            raise RequestError(
+                f"{context}() was entered inside {self._context}(), and the two contradict each "
+                "other. Leave the outer one first."
+            )
+        self._active, self._context = values, context
+        try:
+            yield
+        finally:
+            self._active, self._context = self.v, ""
+
+    def _check_foldable(self, allow_half: bool) -> None:
+        shared = _shared_parameters(self.model)
+        for name, item in self._adapted.items():
+            if not item.linear.is_plain:
+                cause = f"a {type(item.linear.module).__name__}, whose weight is no plain matrix"
+            elif item.linear.module.weight in shared:
+                cause = "tied to another module, which would get the update too"
+            elif item.is_half and not allow_half:
+                cause = (
+                    f"{item.linear.weight().dtype}, which rounds most of a tiny update away "
+                    "(folded(allow_half=True) does it all the same, and reports the loss)"
+                )
+            else:
+                continue
+            raise RequestError(f"{name} cannot be folded: it is {cause}. Generate with the hooks.")
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """What half precision did to the update that was folded in."""
+
+    rounded_away: float  # share of the update that is missing: 1 - <applied, dW> / <dW, dW>
+    relative_error: float  # ||applied - dW|| / ||dW||
+
+
+def _factors(linear: LinearMap, config: AdapterConfig) -> Factors:
+    try:
+        return module_factors(read_weight(linear), linear.name, config)
+    except RequestError as error:
+        raise RequestError(f"{linear.name}: {error}") from None
+
+
+def _adapted_map(
+    linear: LinearMap, factors: Factors, config: AdapterConfig, group: int
+) -> AdaptedMap:
+    A, B = core.outer_factors(factors.U, factors.S, factors.V, scale=config.scale)
+    S = factors.S if config.scale else torch.ones_like(factors.S)
+    P = projections(linear.name, config)
+    dtype = _dtype_of_v(linear)
+    S, A, B, P = (part.to(A.device, dtype) for part in (S, A, B, P))
+    return AdaptedMap(linear, S, A, B, P, group)
+
+
+def _dtype_of_v(linear: LinearMap) -> torch.dtype:
+    """fp32, also over half-precision and quantised weights; float64 over float64."""
+    is_double = linear.is_plain and linear.weight().dtype == torch.float64
+    return torch.float64 if is_double else torch.float32
+
+
+def _check_bare(model: nn.Module) -> None:
+    for module in model.modules():
+        for hook in module._forward_hooks.values():
+            item = getattr(hook, "__self__", None)
+            if isinstance(item, AdaptedMap) and item.active is not None:
+                raise RequestError(
+                    f"An adapter is attached to {item.linear.name} already, and a second one "
+                    "would add to it. Call detach() on the first, or serve several v on one model "
+                    "with per_row."
+                )
+    model._parameters.pop(REGISTERED_NAME, None)  # what a copy of a registered model still carries
+
+
+def _report_left_out(left_out: list[str], num_found: int) -> None:
+    if len(left_out) == num_found:
+        raise RequestError(
+            f"None of the {num_found} matched modules can be adapted, {left_out[0]} for one: the "
+            "weights do not tell the last kept singular direction from the next (equal values, or "
+            'too small a rank of W). Use another rank, or basis = "random".'
+        )
+    if left_out:
+        warnings.warn(
+            f"{len(left_out)} of {num_found} modules are left out, because their weights do not "
+            f"define the kept singular directions: {', '.join(left_out)}.",
+            stacklevel=3,
+        )
+
+
+def _identity(model: nn.Module) -> tuple[str, str]:
+    """Name and commit of the base model; of a local folder the last part, never the whole path."""
+    config = getattr(model, "config", None)
+    name = str(getattr(config, "_name_or_path", "") or "")
+    revision = str(getattr(config, "_commit_hash", None) or "")
+    return (Path(name).name if Path(name).exists() else name), revision
+
+
+def _shared_parameters(model: nn.Module) -> set[nn.Parameter]:
+    uses = Counter(p for _, p in model.named_parameters(remove_duplicate=False))
+    return {parameter for parameter, count in uses.items() if count > 1}
+
+
+def _fold_report(maps: list[AdaptedMap], saved: list[Tensor], v: Tensor) -> FoldReport:
+    """Compare what the folded weights gained with what they should have gained."""
+    wanted = kept = missed = 0.0
+    for item, before in zip(maps, saved, strict=True):
+        delta = item.delta_weight(v).to(before.device)
+        applied = item.linear.weight().to(delta.dtype) - before.to(delta.dtype)
+        wanted += float(delta.square().sum())
+        kept += float((applied * delta).sum())
+        missed += float((applied - delta).square().sum())
+    if wanted == 0:
+        return FoldReport(0.0, 0.0)
+    return FoldReport(1 - kept / wanted, (missed / wanted) ** 0.5)

@@ -1,0 +1,166 @@
+"""The linear maps of a model: which ones the settings name, and what their weights are.
+
+A map is named as the bare model names it, whatever wraps the model, and the maps come ordered by
+depth, then by the settings' order of `targets`: nothing depends on the order in which a model's
+class happens to create its attributes.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+
+import torch
+from torch import Tensor, nn
+
+from tinylora.adapter.sharing import module_types
+from tinylora.errors import RequestError
+
+PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+_LEADING_WRAPPERS = ("module.", "base_model.model.")
+_INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap:
+    """One linear map y = W x (+ bias) of the model, W being (d_out, d_in)."""
+
+    name: str
+    module: nn.Module
+    d_out: int
+    d_in: int
+    layer: int | None
+
+    @property
+    def is_plain(self) -> bool:
+        """The weight is a floating-point matrix that the layer multiplies with as it is."""
+        weight = getattr(self.module, "weight", None)
+        return (
+            (type(self.module) is nn.Linear or _is_conv1d(self.module))
+            and type(weight) is nn.Parameter
+            and weight.dtype in PLAIN_DTYPES
+        )
+
+    def weight(self) -> Tensor:
+        """The plain weight itself as (d_out, d_in): a view, outside autograd."""
+        weight = self.module.get_parameter("weight").data
+        return weight.mT if _is_conv1d(self.module) else weight
+
+
+def clean_name(name: str) -> str:
+    """The name without what DDP, FSDP, PEFT, checkpointing or compilation put around modules."""
+    name = ".".join(part for part in name.split(".") if part not in _INNER_WRAPPERS)
+    while name.startswith(_LEADING_WRAPPERS):
+        name = name.removeprefix("module.").removeprefix("base_model.model.")
+    return name
+
+
+def linear_maps(model: nn.Module, targets: tuple[str, ...], layers: str = "all") -> list[LinearMap]:
+    """The maps that the settings name, ordered by depth.
+
+    A target names a module by the last part of its name, or by a longer suffix of whole parts
+    (`mlp.c_proj`). Works on a model without weights (meta device).
+
+    Raises:
+        RequestError: a target names no module, or one that is not a linear map; the band of
+            layers holds none of them.
+    """
+    found: list[tuple[tuple[int, int, str], LinearMap]] = []
+    for name, module in _named_modules(model):
+        place = next((i for i, t in enumerate(targets) if f".{name}".endswith(f".{t}")), None)
+        if place is not None:
+            linear = _linear_map(name, module)
+            found.append(((linear.layer or 0, place, name), linear))
+    _check_all_matched(model, targets, [linear.name for _, linear in found])
+    ordered = [linear for _, linear in sorted(found, key=lambda pair: pair[0])]
+    return _in_band(ordered, layers)
+
+
+def common_ancestor(model: nn.Module, names: list[str]) -> nn.Module:
+    """The smallest module whose forward pass runs all the named ones."""
+    modules = dict(_named_modules(model))
+    paths = [name.split(".")[:-1] for name in names]
+    same = takewhile(lambda column: len(set(column)) == 1, zip(*paths, strict=False))
+    parts = [column[0] for column in same]
+    while isinstance(modules[".".join(parts)], nn.ModuleList | nn.ModuleDict):
+        parts = parts[:-1]
+    return modules[".".join(parts)]
+
+
+def read_weight(linear: LinearMap, block: int = 256) -> Tensor:
+    """W as the base model computes with it, (d_out, d_in).
+
+    A plain weight is returned as it is. Any other layer (quantised, wrapped) is read through its
+    own output on unit vectors, f(e_j) - f(0), so that no backend needs code of its own.
+    """
+    if linear.is_plain:
+        return linear.weight()
+    parameter = next(linear.module.parameters(), torch.empty(0))
+    dtype = parameter.dtype if parameter.dtype in PLAIN_DTYPES else torch.float32
+    units = torch.eye(linear.d_in, dtype=dtype, device=parameter.device)
+    with torch.no_grad():
+        bias = linear.module(torch.zeros_like(units[:1]))
+        rows = [linear.module(part) - bias for part in torch.split(units, block)]
+    weight: Tensor = torch.cat(rows).mT
+    return weight
+
+
+def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules by clean name; of a wrapper and what it wraps, the inner one."""
+    return iter({clean_name(name): module for name, module in model.named_modules()}.items())
+
+
+def _linear_map(name: str, module: nn.Module) -> LinearMap:
+    layer = next((int(part) for part in name.split(".") if part.isdigit()), None)
+    if _is_conv1d(module):
+        d_in, d_out = module.get_parameter("weight").shape
+    elif _looks_linear(module):
+        d_in, d_out = (getattr(module, side) for side in ("in_features", "out_features"))
+    else:
+        raise RequestError(
+            f"{name} is a {type(module).__name__}, not a linear map with in_features and "
+            "out_features: there is no W to adapt. Name the linear maps inside it as targets."
+        )
+    return LinearMap(name, module, d_out, d_in, layer)
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """GPT-2's linear map, which keeps its weight as (d_in, d_out)."""
+    kind = type(module)
+    return (kind.__module__, kind.__name__) == ("transformers.pytorch_utils", "Conv1D")
+
+
+def _check_all_matched(model: nn.Module, targets: tuple[str, ...], names: list[str]) -> None:
+    missing = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in names)]
+    if not missing:
+        return
+    present = [name for name, module in _named_modules(model) if _looks_linear(module)]
+    raise RequestError(
+        f"{type(model).__name__} has no module named {', '.join(missing)}. Set targets to the "
+        f"linear maps that it does have: {', '.join(module_types(present)) or 'none were found'}."
+    )
+
+
+def _looks_linear(module: nn.Module) -> bool:
+    sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
+    return _is_conv1d(module) or all(isinstance(size, int) for size in sizes)
+
+
+def _in_band(maps: list[LinearMap], layers: str) -> list[LinearMap]:
+    num_layers = 1 + max((m.layer for m in maps if m.layer is not None), default=-1)
+    inside = range(num_layers)
+    if layers in (thirds := ("early", "middle", "late")):
+        third = thirds.index(layers)
+        inside = range(-(-third * num_layers // 3), -(-(third + 1) * num_layers // 3))
+    elif band := re.fullmatch(r"(\d+)-(\d+)", layers):
+        inside = range(int(band[1]), int(band[2]) + 1)
+    else:
+        return maps
+    chosen = [m for m in maps if m.layer is not None and m.layer in inside]
+    if not chosen or inside[-1] >= num_layers:
+        raise RequestError(
+            f"layers = {layers}, but the model's adapted blocks are 0 to {num_layers - 1}. "
+            "Choose a band inside them."
+        )
+    return chosen
