@@ -1,0 +1,56 @@
+"""Teach a language model to reason by training as few numbers as you like.
+
+The public names load when they are used, so that `import tinylora` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinylora.adapter import TinyLora, attach, load
+    from tinylora.config import AdapterConfig, TrainConfig
+    from tinylora.errors import RequestError, TinyLoraError
+    from tinylora.rewards.verdict import Verdict
+    from tinylora.tasks import Problem, Task, load_task
+    from tinylora.train.run import train
+
+__all__ = [
+    "AdapterConfig",
+    "Problem",
+    "RequestError",
+    "Task",
+    "TinyLora",
+    "TinyLoraError",
+    "TrainConfig",
+    "Verdict",
+    "attach",
+    "load",
+    "load_task",
+    "train",
+]
+
+_HOMES = {
+    "AdapterConfig": "tinylora.config",
+    "Problem": "tinylora.tasks",
+    "RequestError": "tinylora.errors",
+    "Task": "tinylora.tasks",
+    "TinyLora": "tinylora.adapter",
+    "TinyLoraError": "tinylora.errors",
+    "TrainConfig": "tinylora.config",
+    "Verdict": "tinylora.rewards.verdict",
+    "attach": "tinylora.adapter",
+    "load": "tinylora.adapter",
+    "load_task": "tinylora.tasks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "train":  # the room train/ is callable, because both names are one
+        return import_module("tinylora.train")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module tinylora has no attribute {name}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -193,8 +193,11 @@ class TrainConfig(_Settings):
     eval_problems: int = Field(
         default=512, ge=1, description="test problems before and after training"
     )
+    eval_samples: int = Field(
+        default=4, ge=1, description="answers to each test problem for the sampled accuracy"
+    )
     output: Annotated[str | None, OrNone] = Field(
-        default=None, description="the run folder (none: runs/TASK-SEED-TIME)"
+        default=None, description="the run folder (none: a new one under runs/)"
     )
     track: Annotated[Literal["tensorboard", "wandb", "trackio"] | None, OrNone] = Field(
         default=None, description="also send the metrics to a tracker (none: metrics.jsonl alone)"
@@ -257,6 +260,12 @@ def unflatten(settings: Mapping[str, Any], source: str = "the settings") -> Trai
     adapter = {name: settings[name] for name in settings if name in AdapterConfig.model_fields}
     rest = {name: settings[name] for name in settings if name not in adapter}
     return TrainConfig(adapter=AdapterConfig(**adapter), **rest)
+
+
+def with_budget(config: TrainConfig, u: int, num_groups: int) -> TrainConfig:
+    """The settings with `params` spent as `u` numbers for each of `num_groups` groups."""
+    settings = {name: value for name, value in flatten(config).items() if name != "params"}
+    return unflatten({**settings, "u": u, "num_groups": num_groups})
 
 
 def combine(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tinylora.errors import RequestError
 
@@ -47,6 +47,7 @@ def load_model(name: str, dtype: str = "auto", device: str = "auto") -> Base:
     with _missing_is_a_request_error(name):
         tokenizer = AutoTokenizer.from_pretrained(source)
         model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype])
+    model.config._name_or_path = name  # what adapter files call their base
     model = model.to(place).eval()
     return Base(model, tokenizer, name, _eos_token_ids(model, tokenizer))
 
@@ -60,7 +61,7 @@ def from_loaded(model: Any, tokenizer: Any = None) -> Base:
     return Base(model.eval(), tokenizer, name, _eos_token_ids(model, tokenizer))
 
 
-def load_skeleton(name: str) -> PreTrainedModel:
+def load_skeleton(name: str) -> Any:
     """The model without its weights (on the meta device): enough to see its modules and shapes."""
     source = _source(name)
     with _missing_is_a_request_error(name), torch.device("meta"):
@@ -146,7 +147,7 @@ def _device(device: str) -> torch.device:
     return place
 
 
-def _eos_token_ids(model: PreTrainedModel, tokenizer: Any) -> tuple[int, ...]:
+def _eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """All tokens that end an answer, by any of the three places that name some."""
     named = (
         getattr(model.generation_config, "eos_token_id", None),

@@ -1,0 +1,5 @@
+"""`python -m tinylora` is the command."""
+
+from tinylora.cli import run
+
+run()

@@ -1,0 +1,170 @@
+"""What `tinylora eval` computes and prints."""
+
+import json
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tinylora.adapter import TinyLora, load
+from tinylora.adapter.files import read
+from tinylora.config import load_recipe
+from tinylora.errors import RequestError
+from tinylora.evaluate import Evaluation, UntrainedPolicy, controls, evaluate, text_of
+from tinylora.models import Base, check_context, load_model
+from tinylora.policy import Policy, TinyLoraPolicy
+from tinylora.rollout.transformers import TransformersEngine
+from tinylora.tasks import load_task
+from tinylora.train.folder import RunFolder
+from tinylora.train.report import accuracy_text
+
+
+class Measure:
+    """One model, one task, one set of problems; any number of policies."""
+
+    def __init__(self, base: Base, options: Any) -> None:
+        self.options = options
+        self.task = load_task(options.task)
+        self.text = text_of(base)
+        split = self.task.test if options.split == "test" else self.task.train
+        self.problems = list(split[: options.problems])
+        prompts = [self.text.encode(problem.prompt) for problem in self.problems]
+        check_context(base.model, prompts, options.max_new_tokens or self.task.max_new_tokens)
+
+    def __call__(self, policy: Policy, temperature: float, samples: int) -> Evaluation:
+        return evaluate(
+            TransformersEngine(policy),
+            self.problems,
+            self.task,
+            self.text,
+            temperature=temperature,
+            samples=samples,
+            seed=self.options.seed,
+            max_new_tokens=self.options.max_new_tokens,
+        )
+
+    def both(self, policy: Policy) -> dict[str, Any]:
+        """Greedy and sampled figures of a policy."""
+        return {
+            "greedy": self(policy, 0.0, 1).summary(),
+            "sampled": self(policy, self.options.temperature, self.options.samples).summary(),
+        }
+
+
+def measure(options: Any) -> None:
+    """Measure what the options name, print it, and write it where they say."""
+    base = load_base(options)
+    measured = Measure(base, options)
+    result: dict[str, Any] = {
+        "model": base.name,
+        "adapter": options.adapter,
+        "task": measured.task.name,
+        "split": options.split,
+        "seed": options.seed,
+        "temperature": options.temperature,
+    }
+    if options.adapter is None:
+        result |= measured.both(UntrainedPolicy(base.model))
+    else:
+        before = measured.both(UntrainedPolicy(base.model)) if options.controls else None
+        adapter = load(base.model, options.adapter)
+        result |= measured.both(TinyLoraPolicy(adapter))
+        if before is not None:
+            result["controls"] = {"base": before, **_controls(measured, adapter)}
+    if options.json is not None:
+        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    for table in tables(result):
+        Console().print(table)
+
+
+def load_base(options: Any) -> Base:
+    """The model that was asked for, or the one that the adapter was trained on.
+
+    Raises:
+        RequestError: it is not there.
+    """
+    if options.model is not None or options.adapter is None:
+        return load_model(options.model or "pocket", options.dtype, options.device)
+    held, recipe = read(options.adapter), RunFolder(Path(options.adapter)).config
+    name = load_recipe(recipe)["model"] if recipe.is_file() else held.base or "pocket"
+    try:
+        return load_model(name, options.dtype, options.device)
+    except RequestError as error:
+        raise RequestError(
+            f"{options.adapter} was trained on {name}, which cannot be loaded: {error} Or name "
+            "its place by --model."
+        ) from error
+
+
+def _controls(measured: Measure, adapter: TinyLora) -> dict[str, Any]:
+    """Greedy and sampled accuracy of the zero adapter and of random ones."""
+    policy, options = TinyLoraPolicy(adapter), measured.options
+    return {
+        "greedy": controls(adapter, lambda: measured(policy, 0.0, 1).accuracy, options.seed),
+        "sampled": controls(
+            adapter,
+            lambda: measured(policy, options.temperature, options.samples).accuracy,
+            options.seed,
+        ),
+    }
+
+
+def tables(result: Mapping[str, Any]) -> list[Table]:
+    """Accuracies with their controls; then the kinds of answers, where the task names some."""
+    what = result["adapter"] or "the base model"
+    greedy = result["greedy"]
+    title = (
+        f"{result['model']}, {what}: {result['task']} ({result['split']}), "
+        f"{greedy['num_problems']} problems"
+    )
+    table = Table("", "greedy (pass@1)", "sampled", title=title, title_justify="left")
+    table.add_row("accuracy", *(accuracy_text(result[kind]) for kind in ("greedy", "sampled")))
+    for name in ("mean_length", "truncated_share", "num_unjudged"):
+        cells = (f"{result[kind][name]:.3g}" for kind in ("greedy", "sampled"))
+        table.add_row(NAMES[name], *cells)
+    if "controls" in result:
+        table.add_section()
+        for row in _control_rows(result["controls"]):
+            table.add_row(*row)
+    labels = _label_table(result)
+    return [table] if labels is None else [table, labels]
+
+
+NAMES = {
+    "mean_length": "mean length (tokens)",
+    "truncated_share": "share cut off by the budget",
+    "num_unjudged": "could not be judged",
+}
+
+
+def _control_rows(held: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    kinds = ("greedy", "sampled")
+    return [
+        ("base model", *(accuracy_text(held["base"][kind]) for kind in kinds)),
+        ("zero adapter", *(f"{held[kind]['zero']:.1%}" for kind in kinds)),
+        ("random v, same norm", *(_spread(held[kind]["random"]) for kind in kinds)),
+    ]
+
+
+def _spread(values: list[float]) -> str:
+    return (
+        f"{statistics.fmean(values):.1%} (of {len(values)}: {min(values):.1%} - {max(values):.1%})"
+    )
+
+
+def _label_table(result: Mapping[str, Any]) -> Table | None:
+    kinds = {kind: result[kind]["by_label"] for kind in ("greedy", "sampled")}
+    labels = dict.fromkeys([*kinds["greedy"], *kinds["sampled"]])
+    if not labels:
+        return None
+    table = Table("kind of answer", title="share, and accuracy within it", title_justify="left")
+    for kind in kinds:
+        table.add_column(kind, justify="right")
+    for label in labels:
+        cells = [kinds[kind].get(label) for kind in kinds]
+        row = [f"{cell['share']:.1%}, {cell['accuracy']:.1%}" if cell else "-" for cell in cells]
+        table.add_row(label, *row)
+    return table

@@ -1,0 +1,78 @@
+"""Options by tyro: every one is None until it is given, so that it is known who set what.
+
+Values stay texts here; the settings parse them, with the same sentences for a recipe, for the
+command line and for Python.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import fields, make_dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import tyro
+from pydantic.fields import FieldInfo
+
+from tinylora.config import FIELDS
+from tinylora.errors import RequestError
+
+
+def parse(options: type[Any], argv: Sequence[str], verb: str, description: str) -> Any:
+    """Parse the options of one verb.
+
+    Raises:
+        RequestError: an unknown option, with the nearest spelling.
+        SystemExit: after --help, and where tyro has said itself what is wrong.
+    """
+    known = ["--help", *(f"--{field.name.replace('_', '-')}" for field in fields(options))]
+    for word in argv:
+        option = word.split("=", 1)[0]
+        if option.startswith("--") and option.replace("_", "-") not in known and option != "--":
+            matches = difflib.get_close_matches(option.replace("_", "-"), known, n=1)
+            hint = f" Did you mean {matches[0]}?" if matches else ""
+            raise RequestError(
+                f'{option} is no option of "tinylora {verb}".{hint} All options: '
+                f'"tinylora {verb} --help".'
+            )
+    return tyro.cli(
+        options,
+        args=list(argv),
+        prog=f"tinylora {verb}",
+        description=description,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def with_settings(options: type[Any]) -> type[Any]:
+    """The options with one more for every setting of `TrainConfig`, flat."""
+    settings = [(name, _option(field), None) for name, field in FIELDS.items()]
+    return make_dataclass(options.__name__, settings, bases=(options,))
+
+
+def given(options: Any) -> dict[str, str]:
+    """The settings among the parsed options that were given."""
+    values = {name: getattr(options, name, None) for name in FIELDS}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _option(field: FieldInfo) -> Any:
+    default = field.get_default()
+    shown = ",".join(default) if isinstance(default, tuple) else str(default).lower()
+    return Annotated[
+        str | None,
+        tyro.conf.arg(
+            help=field.description,
+            metavar=_metavar(field),
+            help_behavior_hint=f"(default: {shown})",
+        ),
+    ]
+
+
+def _metavar(field: FieldInfo) -> str:
+    """INT, FLOAT, TEXT, or the choices."""
+    kinds = [field.annotation, *get_args(field.annotation)]
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            return "|".join(map(str, get_args(kind)))
+    names = {bool: "true|false", int: "INT", float: "FLOAT", tuple: "NAME,NAME,..."}
+    origins = [get_origin(kind) or kind for kind in kinds]
+    return next((name for kind, name in names.items() if kind in origins), "TEXT")

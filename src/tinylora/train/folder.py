@@ -1,0 +1,130 @@
+"""The folder of one run: who may write into it, and what lies where.
+
+`config.yaml` is written first; a folder that has one is a run, finished or not.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tinylora.config import TrainConfig, flatten, load_recipe, unflatten
+from tinylora.errors import RequestError
+
+MAY_CHANGE = {"steps", "max_minutes", "checkpoint_every", "track", "output", "device"}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def base(self) -> Path:
+        return self.path / "base.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def curve(self) -> Path:
+        return self.path / "curve.png"
+
+
+def new_folder(config: TrainConfig, task_name: str) -> RunFolder:
+    """The folder that the settings name, or a new one under `runs/`."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return RunFolder(Path(config.output or f"runs/{task_name}-seed{config.seed}-{stamp}"))
+
+
+def check_free(folder: RunFolder) -> None:
+    """Refuse to write into a folder that holds anything.
+
+    Raises:
+        RequestError: it holds another run, or other files.
+    """
+    if folder.path.is_dir() and not any(folder.path.iterdir()):
+        return
+    if not folder.path.exists():
+        return
+    if folder.config.is_file():
+        raise RequestError(
+            f"output = {folder.path} holds another run, and its results would be overwritten. "
+            "Give another output folder, or go on with that run by --resume."
+        )
+    raise RequestError(
+        f"output = {folder.path} exists and is not an empty folder, so a run cannot be kept apart "
+        "from what is there. Give another output folder."
+    )
+
+
+def recorded_settings(folder: RunFolder) -> dict[str, Any]:
+    """The settings of the run that the folder holds.
+
+    Raises:
+        RequestError: it holds none.
+    """
+    if not folder.config.is_file():
+        raise RequestError(
+            f"There is no run to resume in {folder.path}: it has no config.yaml. Give the run's "
+            "folder as output, or start it without --resume."
+        )
+    return load_recipe(folder.config)
+
+
+def check_same_run(folder: RunFolder, config: TrainConfig) -> None:
+    """Refuse to go on with a run under settings that would make it another one.
+
+    Raises:
+        RequestError: a setting differs that may not.
+    """
+    before, now = flatten(unflatten(recorded_settings(folder))), flatten(config)
+    changed = [name for name in now if name not in MAY_CHANGE and now[name] != before.get(name)]
+    if changed:
+        name = changed[0]
+        raise RequestError(
+            f"{name} = {now[name]}, but the run in {folder.path} began with {name} = "
+            f"{before.get(name)}, and a resumed run goes on as it began. Leave {name} out, or "
+            "start another run in another output folder."
+        )
+
+
+def write_config(folder: RunFolder, config: TrainConfig) -> None:
+    """Create the folder and record the resolved settings."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder.config, yaml.safe_dump(flatten(config), sort_keys=False))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON for people and programs, atomically."""
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Whoever looks finds the old file or the new one, whole."""
+    scratch = path.with_name(path.name + ".tmp")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, path)

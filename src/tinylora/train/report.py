@@ -1,0 +1,92 @@
+"""The end of a run, for people: a table in the terminal and the training curve as a picture."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.table import Table
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # told apart with any kind of colour vision
+SMOOTH_STEPS = 9
+
+
+def end_table(summary: Mapping[str, Any]) -> Table:
+    """Base, final and gain of each accuracy; then what it took."""
+    table = Table(title=f"{summary['model']} on {summary['task']}", title_justify="left")
+    table.add_column("test accuracy")
+    for name in ("base", "final", "gain"):
+        table.add_column(name, justify="right")
+    for row in accuracy_rows(summary):
+        table.add_row(*row)
+    table.add_section()
+    groups = f"u = {summary['u']}, groups: {summary['num_groups']}"
+    table.add_row("numbers trained", "", str(summary["num_trainable"]), groups)
+    in_file = f"{summary['store']}, file: {summary['file_bytes']}"
+    table.add_row("bytes of the adapter", "", str(summary["adapter_bytes"]), in_file)
+    duration = str(timedelta(seconds=round(summary["seconds"])))
+    table.add_row("time", "", duration, f"{summary['steps']} steps")
+    return table
+
+
+def accuracy_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """One row for greedy, one for sampled, and one for the share of each kind of answer."""
+    rows = []
+    for title, kind in (("greedy (pass@1)", "greedy"), ("sampled", "sampled")):
+        base, final = summary["evaluations"]["base"][kind], summary["evaluations"]["final"][kind]
+        rows.append(
+            (title, accuracy_text(base), accuracy_text(final), _gain(base, final, "accuracy"))
+        )
+    base, final = (summary["evaluations"][when]["greedy"]["by_label"] for when in ("base", "final"))
+    none = {"share": 0.0}
+    for label in dict.fromkeys([*base, *final]):
+        before, after = base.get(label, none), final.get(label, none)
+        shares = (f"{before['share']:.1%}", f"{after['share']:.1%}")
+        rows.append((f"  share {label}, greedy", *shares, _gain(before, after, "share")))
+    return rows
+
+
+def accuracy_text(evaluation: Mapping[str, Any]) -> str:
+    """`25.4 % [21.8, 29.3]`: the accuracy and its 95 % interval."""
+    low, high = evaluation["interval"]
+    return f"{evaluation['accuracy']:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _gain(before: Mapping[str, float], after: Mapping[str, float], key: str) -> str:
+    return f"{100 * (after[key] - before[key]):+.1f} points"
+
+
+def draw_curve(metrics: Path, summary: Mapping[str, Any], out: Path) -> None:
+    """Accuracy (or reward) of the rollouts against the step, between base and final accuracy."""
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    steps = [line["step"] for line in lines]
+    is_binary = all(line["reward"] == line["accuracy"] for line in lines)
+    measure = "accuracy" if is_binary else "reward"
+    values = [line[measure] for line in lines]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(steps, values, color=BLUE, alpha=0.3, linewidth=1)
+    axes.plot(steps, smooth(values), color=BLUE, linewidth=2, label=f"sampled {measure}, training")
+    for name, color, style in (("base", GREY, "--"), ("final", ORANGE, "-")):
+        accuracy = summary[f"{name}_accuracy"]
+        label = f"{name}, greedy on test: {accuracy:.1%}"
+        axes.axhline(accuracy, color=color, linestyle=style, linewidth=2, label=label)
+    axes.set_xlabel("step")
+    axes.set_ylabel(measure)
+    if is_binary:
+        axes.set_ylim(0, 1)
+    axes.set_title(f"{summary['num_trainable']} trained numbers: {summary['model']}")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="best", frameon=False)
+    FigureCanvasAgg(figure).print_figure(out, dpi=150)
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """The mean of each value and its neighbours."""
+    half = SMOOTH_STEPS // 2
+    windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
+    return [sum(window) / len(window) for window in windows]

@@ -1,0 +1,256 @@
+"""A whole training run: the base's accuracy, the loop, the adapter's file, the accuracy of that.
+
+The final accuracy is measured on the adapter loaded back from its file: what the file holds is
+what was measured.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from tinylora.adapter import TinyLora, attach, load
+from tinylora.adapter.files import read
+from tinylora.adapter.modules import linear_maps
+from tinylora.adapter.sharing import budget
+from tinylora.config import TrainConfig, flatten, with_budget
+from tinylora.evaluate import Evaluation, evaluate, text_of
+from tinylora.models import Base, check_context, from_loaded, load_model
+from tinylora.policy import TinyLoraPolicy
+from tinylora.rollout.transformers import TransformersEngine
+from tinylora.tasks import load_task
+from tinylora.tasks.functions import RewardFunction, as_grade
+from tinylora.tasks.task import Problem, Task
+from tinylora.train.folder import (
+    RunFolder,
+    check_free,
+    check_same_run,
+    new_folder,
+    write_config,
+    write_json,
+)
+from tinylora.train.grpo import Grade, Text, derive_seed, train_grpo
+from tinylora.train.metrics import RunLog
+from tinylora.train.report import draw_curve, end_table
+
+STORE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a run needs, checked and loaded."""
+
+    config: TrainConfig
+    base: Base
+    task: Task
+    text: Text
+    problems: list[Problem]  # the test problems before and after training
+    grade: Grade | None
+
+
+def train(
+    config: TrainConfig | None = None,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    task: Task | str | None = None,
+    reward: RewardFunction | None = None,
+    resume: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Train an adapter with GRPO and write a run folder.
+
+    Args:
+        config: the settings; None: all defaults (the pocket model on the pocket task).
+        model: a name, or a Transformers model that is already loaded; None: `config.model`.
+        tokenizer: of a loaded model; None: the one that belongs to it.
+        task: a name or a `Task`; None: `config.task`.
+        reward: any function with TRL's signature; it then replaces the task's grader.
+        resume: go on with the run in `config.output`.
+        console: where progress and the table go.
+
+    Returns:
+        What `summary.json` holds, `output` (the run folder) among it. The model is as it was;
+        `tinylora.load(model, summary["output"])` puts the adapter on.
+
+    Raises:
+        RequestError: a setting, a name or a folder is wrong; nothing was computed.
+        TinyLoraError: it failed while running.
+        KeyboardInterrupt: after Ctrl-C, with the checkpoint written.
+    """
+    start = time.monotonic()
+    console = console or Console()
+    job = prepare(config or TrainConfig(), model, tokenizer, task, reward)
+    folder = new_folder(job.config, job.task.name)
+    if resume:
+        check_same_run(folder, job.config)
+    else:
+        check_free(folder)
+    seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
+    base = _train_and_save(job, folder, resume, console)
+    console.print(f"Measuring the adapter in {folder.adapter} ...", soft_wrap=True)
+    final = final_accuracy(job, folder)
+    summary = summarise(job, folder, base, final, seconds_before + time.monotonic() - start)
+    write_json(folder.summary, summary)
+    draw_curve(folder.metrics, summary, folder.curve)
+    console.print(end_table(summary))
+    console.print(f"Run folder: {folder.path} (curve.png, summary.json)", soft_wrap=True)
+    return summary
+
+
+def prepare(
+    config: TrainConfig,
+    model: Any = None,
+    tokenizer: Any = None,
+    task: Task | str | None = None,
+    reward: RewardFunction | None = None,
+) -> Job:
+    """Load and check what a run needs, before anything is computed or written.
+
+    Raises:
+        RequestError: a name is unknown, or the completion budget passes the model's context.
+    """
+    if isinstance(task, str):
+        config, task = config.model_copy(update={"task": task}), None
+    found = load_task(config.task) if task is None else task
+    base = _base(config, model, tokenizer)
+    config = config.model_copy(
+        update={"model": base.name, "task": config.task if task is None else found.name}
+    )
+    config = resolve_budget(config, base.model)
+    text = text_of(base)
+    problems = list(found.test[: config.eval_problems])
+    prompts = [text.encode(problem.prompt) for problem in problems]
+    check_context(base.model, prompts, config.max_new_tokens or found.max_new_tokens)
+    grade = None if reward is None else as_grade(reward)
+    return Job(config, base, found, text, problems, grade)
+
+
+def resolve_budget(config: TrainConfig, model: Any) -> TrainConfig:
+    """Turn `params` into u and num_groups, which depend on how many modules the model has."""
+    if config.params is None:
+        return config
+    num_modules = len(linear_maps(model, config.adapter.targets, config.adapter.layers))
+    return with_budget(config, *budget(config.params, num_modules))
+
+
+def base_accuracy(
+    job: Job, adapter: TinyLora, folder: RunFolder, console: Console
+) -> dict[str, Any]:
+    """Greedy and sampled accuracy before training: measured once, then read from the folder."""
+    if folder.base.is_file():
+        saved: dict[str, Any] = json.loads(folder.base.read_text(encoding="utf-8"))
+        return saved
+    console.print(f"Measuring the base model on {len(job.problems)} test problems ...")
+    base = _measure(job, adapter)
+    write_json(folder.base, base)
+    return base
+
+
+def final_accuracy(job: Job, folder: RunFolder) -> dict[str, Any]:
+    """The same for the adapter that the folder's file holds."""
+    adapter = load(job.base.model, folder.adapter)
+    try:
+        return _measure(job, adapter)
+    finally:
+        adapter.detach()
+
+
+def summarise(
+    job: Job, folder: RunFolder, base: dict[str, Any], final: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    """What `summary.json` holds."""
+    num_groups, u = read(folder.adapter).v.shape
+    return {
+        "model": job.base.name,
+        "task": job.task.name,
+        "output": str(folder.path),
+        "base_accuracy": base["greedy"]["accuracy"],
+        "final_accuracy": final["greedy"]["accuracy"],
+        "base_accuracy_sampled": base["sampled"]["accuracy"],
+        "final_accuracy_sampled": final["sampled"]["accuracy"],
+        "num_trainable": num_groups * u,
+        "u": u,
+        "num_groups": num_groups,
+        "adapter_bytes": num_groups * u * STORE_BYTES[job.config.store],
+        "file_bytes": folder.adapter.stat().st_size,
+        "store": job.config.store,
+        "steps": _num_steps(folder),
+        "seconds": seconds,
+        "evaluations": {"base": base, "final": final},
+    }
+
+
+def _train_and_save(job: Job, folder: RunFolder, resume: bool, console: Console) -> dict[str, Any]:
+    """From the base model to the adapter's file; returns the base's accuracy."""
+    adapter = attach(job.base.model, job.config.adapter)
+    try:
+        write_config(folder, job.config)
+        base = base_accuracy(job, adapter, folder, console)
+        _learn(job, adapter, folder, resume, console)
+        adapter.save(folder.adapter, job.config.store)
+    finally:
+        adapter.detach()
+    return base
+
+
+def _base(config: TrainConfig, model: Any, tokenizer: Any) -> Base:
+    if model is None or isinstance(model, str):
+        return load_model(model or config.model, config.dtype, config.device)
+    return from_loaded(model, tokenizer)
+
+
+def _learn(job: Job, adapter: TinyLora, folder: RunFolder, resume: bool, console: Console) -> None:
+    policy = TinyLoraPolicy(adapter)
+    settings = flatten(job.config)
+    log = RunLog(
+        folder.path, job.config.steps, track=job.config.track, settings=settings, console=console
+    )
+    try:
+        train_grpo(
+            policy,
+            TransformersEngine(policy),
+            job.task,
+            job.text,
+            job.config,
+            log,
+            checkpoint_folder=folder.checkpoint,
+            resume=resume,
+            grade=job.grade,
+        )
+    finally:
+        log.close()
+
+
+def _measure(job: Job, adapter: TinyLora) -> dict[str, Any]:
+    engine = TransformersEngine(TinyLoraPolicy(adapter))
+
+    def run(temperature: float, samples: int) -> Evaluation:
+        return evaluate(
+            engine,
+            job.problems,
+            job.task,
+            job.text,
+            temperature=temperature,
+            samples=samples,
+            seed=derive_seed(job.config.seed, "evaluate", 0),
+            max_new_tokens=job.config.max_new_tokens,
+            grade=job.grade,
+        )
+
+    sampled = run(job.config.temperature, job.config.eval_samples)
+    return {"greedy": run(0.0, 1).summary(), "sampled": sampled.summary()}
+
+
+def _num_steps(folder: RunFolder) -> int:
+    return len(folder.metrics.read_text(encoding="utf-8").splitlines())
+
+
+def _seconds_of_steps(folder: RunFolder) -> float:
+    """What the steps before an interruption took."""
+    if not folder.metrics.is_file():
+        return 0.0
+    lines = folder.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+    return sum(float(json.loads(line)["seconds"]) for line in lines if line.endswith("\n"))
