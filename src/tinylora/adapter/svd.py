@@ -89,9 +89,7 @@ def _krylov_pairs(T: Tensor, rank: int) -> Pairs | None:
         Q[:, new] = block
         image = T.mT @ (T @ block)
         H[old, new] = Q[:, old].mT @ image
-        image -= Q[:, old] @ H[old, new]
-        image -= Q[:, old] @ (Q[:, old].mT @ image)
-        block, carry = torch.linalg.qr(image)
+        block, carry = _orthonormal(image - Q[:, old] @ H[old, new], Q[:, old])
         squares, Y = torch.linalg.eigh(H[old, old], UPLO="U")
         squares, Y = squares.flip(0).clamp_min(0), Y.flip(1)[:, : rank + 1]
         residuals = torch.linalg.vector_norm(carry @ Y[new], dim=0)  # of T^T T y = square y
@@ -101,6 +99,13 @@ def _krylov_pairs(T: Tensor, rank: int) -> Pairs | None:
             values = squares[:rank].sqrt()
             return (T @ right) / values, values, right, gap
     return None
+
+
+def _orthonormal(X: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
+    """QR of X, nearly orthogonal to Q, with a factor orthogonal to Q even where X is all rounding."""
+    once, carry = torch.linalg.qr(X)
+    twice, correction = torch.linalg.qr(once - Q @ (Q.mT @ once))
+    return twice, correction @ carry
 
 
 def _start(T: Tensor, width: int) -> Tensor:
