@@ -10,7 +10,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -55,29 +54,20 @@ class TinyLoraPolicy:
         self.model: Any = adapter.model
 
     def parameters(self) -> list[nn.Parameter]:
-        return list(self.adapter.parameters())
+        return self.adapter.parameters()
 
     def reference(self) -> AbstractContextManager[Any]:
         return self.adapter.disabled()
 
     def rollout(self) -> AbstractContextManager[Any]:
-        return self.adapter.folded() if self._folds_exactly() else nullcontext()
+        return self.adapter.folded() if self.adapter.can_fold else nullcontext()
 
     def state_dict(self) -> dict[str, Tensor]:
-        return dict(self.adapter.state_dict())
+        return self.adapter.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.adapter.load_state_dict(state)
 
     def metrics(self) -> dict[str, float]:
         v = self.adapter.v.detach()
-        return {"v_norm": float(v.norm()), "delta_rms": float(self.adapter.delta_rms())}
-
-    def _folds_exactly(self) -> bool:
-        names = [name for group in self.adapter.modules_by_group for name in group]
-        return all(_is_plain_fp32(self.model.get_submodule(name)) for name in names)
-
-
-def _is_plain_fp32(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return type(weight) is nn.Parameter and weight.dtype == torch.float32 and weight.dim() == 2
+        return {"v_norm": float(v.norm()), "delta_rms": self.adapter.delta_rms()}

@@ -9,7 +9,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from standins import END, VOCABULARY, SteeringPolicy, tiny_model
+from tinylora.adapter import attach
+from tinylora.config import AdapterConfig
 from tinylora.errors import RequestError
+from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.transformers import TransformersEngine, draw, refuse_recurrent
 
@@ -181,6 +184,24 @@ def test_the_current_numbers_answer() -> None:
     assert engine.generate(PROMPTS, 1, GREEDY, seed=0) != before
 
 
+def test_folded_tinylora_equals_generate_token_for_token() -> None:
+    """Folded in the engine, through the hooks in `generate`."""
+    model = likely_ends(tiny_model())
+    adapter = attach(model, AdapterConfig(u=3))
+    adapter.set_values(torch.full((1, 3), 2.0))
+    weight = model.model.layers[0].mlp.down_proj.weight
+    before = weight.clone()
+    policy = TinyLoraPolicy(adapter)
+    ours = TransformersEngine(policy).generate(PROMPTS, 1, GREEDY, seed=0)
+    assert torch.equal(weight, before)
+    theirs = generate_by_transformers(model, GREEDY)
+    assert [group[0].token_ids for group in ours] == theirs
+    with policy.reference():
+        assert generate_by_transformers(model, GREEDY) != theirs
+    assert policy.metrics()["v_norm"] == pytest.approx(2 * 3**0.5)
+    assert policy.metrics()["delta_rms"] == pytest.approx(adapter.delta_rms())
+
+
 def test_bf16_by_autocast_stays_near_fp32() -> None:
     model = tiny_model()
     half = engine_of(model, autocast=torch.bfloat16).generate(PROMPTS, 1, SAMPLED, seed=6)
@@ -206,7 +227,9 @@ def test_training_mode_is_put_back() -> None:
 
 def test_a_budget_beyond_the_context_is_refused_with_what_fits() -> None:
     sampling = Sampling(1.0, 128, (END,))
-    with pytest.raises(RequestError, match=r"context ends at 128. Use max_new_tokens <= 121"):
+    with pytest.raises(
+        RequestError, match=r"context ends at 128 tokens. Use max_new_tokens <= 121"
+    ):
         engine_of(tiny_model()).generate(PROMPTS, 1, sampling, seed=0)
 
 

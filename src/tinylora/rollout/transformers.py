@@ -9,7 +9,7 @@ It does not cover: models with recurrent states (Mamba and hybrids), beams, enco
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from tinylora.errors import RequestError
+from tinylora.models import check_context
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Completion, Sampling
 
@@ -29,8 +30,8 @@ class TransformersEngine:
 
     Args:
         policy: whose model answers.
-        autocast: compute in this type (torch.bfloat16); None: as the model is. Folded weights
-            would be rounded, so ask for it only where `policy.rollout()` does not fold.
+        autocast: compute in this type (torch.bfloat16); None: in the model's own. Then the policy
+            is not folded, because the cast would round folded weights.
         max_cache_tokens: rows times length whose keys and values are held at once; more prompts
             than fit are served in turn.
     """
@@ -59,7 +60,7 @@ class TransformersEngine:
         self._check_lengths(prompts, sampling)
         noise_P_G_T = uniform_noise((len(prompts), num_samples, sampling.max_new_tokens), seed)
         answers: dict[int, list[Completion]] = {}
-        with self.policy.rollout(), self._autocast(), evaluation_mode(self.policy.model):
+        with self._policy(), evaluation_mode(self.policy.model):
             for places in self._chunks(prompts, num_samples, sampling):
                 batch = _Batch(
                     self.policy.model, [prompts[i] for i in places], num_samples, sampling
@@ -69,9 +70,9 @@ class TransformersEngine:
                     answers[place] = completions[k * num_samples : (k + 1) * num_samples]
         return [answers[place] for place in range(len(prompts))]
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def _policy(self) -> AbstractContextManager[Any]:
         if self.autocast is None:
-            return nullcontext()
+            return self.policy.rollout()
         return torch.autocast(self.policy.model.device.type, dtype=self.autocast)
 
     def _chunks(
@@ -88,14 +89,7 @@ class TransformersEngine:
     def _check_lengths(self, prompts: Sequence[list[int]], sampling: Sampling) -> None:
         if any(not prompt for prompt in prompts):
             raise RequestError("A prompt has no tokens, so there is nothing to continue.")
-        context = getattr(self.policy.model.config, "max_position_embeddings", None)
-        longest = max((len(prompt) for prompt in prompts), default=0)
-        if context is not None and longest + sampling.max_new_tokens > context:
-            raise RequestError(
-                f"max_new_tokens = {sampling.max_new_tokens} after a prompt of {longest} tokens, "
-                f"but the model's context ends at {context}. Use max_new_tokens <= "
-                f"{context - longest}."
-            )
+        check_context(self.policy.model, prompts, sampling.max_new_tokens)
 
 
 class BufferLayer(DynamicLayer):  # type: ignore[no-untyped-call]

@@ -67,7 +67,8 @@ class RunLog:
         _append(self.samples_path, samples)
         _append(self.metrics_path, [metrics])
         self._display.step(metrics)
-        self._track(metrics)
+        curves = {name: value for name, value in metrics.items() if name != "step"}
+        self._track(int(metrics["step"]), curves)
 
     def close(self) -> None:
         """End the live display and the tracker."""
@@ -160,7 +161,7 @@ class _Display:
             self.progress = None
 
 
-Tracker = tuple[Callable[[Mapping[str, float]], None], Callable[[], None]]
+Tracker = tuple[Callable[[int, Mapping[str, float]], None], Callable[[], None]]
 
 
 def open_tracker(name: str | None, folder: Path, settings: Mapping[str, Any]) -> Tracker:
@@ -172,7 +173,7 @@ def open_tracker(name: str | None, folder: Path, settings: Mapping[str, Any]) ->
         RequestError: the tracker is unknown or not installed.
     """
     if name is None:
-        return (lambda metrics: None), (lambda: None)
+        return (lambda step, metrics: None), (lambda: None)
     openers = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
     if name not in openers:
         raise RequestError(f'track = "{name}" is no tracker. Use one of {", ".join(openers)}.')
@@ -186,10 +187,9 @@ def _tensorboard(folder: Path, settings: Mapping[str, Any]) -> Tracker:
     )
     writer.add_text("settings", json.dumps(dict(settings), indent=1, default=str))
 
-    def log(metrics: Mapping[str, float]) -> None:
+    def log(step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
-            if name != "step":
-                writer.add_scalar(name, value, int(metrics["step"]))
+            writer.add_scalar(name, value, step)
         writer.flush()
 
     return log, writer.close
@@ -200,13 +200,13 @@ def _wandb(folder: Path, settings: Mapping[str, Any]) -> Tracker:
     run = wandb.init(
         project="tinylora", name=folder.name, dir=str(folder), config=dict(settings), reinit=True
     )
-    return (lambda metrics: run.log(dict(metrics), step=int(metrics["step"]))), run.finish
+    return (lambda step, metrics: run.log(dict(metrics), step=step)), run.finish
 
 
 def _trackio(folder: Path, settings: Mapping[str, Any]) -> Tracker:
     trackio = _import("trackio", "trackio")
     trackio.init(project="tinylora", name=folder.name, config=dict(settings))
-    return (lambda metrics: trackio.log(dict(metrics), step=int(metrics["step"]))), trackio.finish
+    return (lambda step, metrics: trackio.log(dict(metrics), step=step)), trackio.finish
 
 
 def _import(module: str, tracker: str) -> Any:
