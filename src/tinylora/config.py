@@ -306,6 +306,11 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
     return settings
 
 
+def settings_yaml(config: TrainConfig) -> str:
+    """All settings as a recipe that gives this very run."""
+    return yaml.safe_dump(flatten(config), sort_keys=False, default_flow_style=None, width=100)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean ...?`, or nothing where no known name is near."""
     matches = difflib.get_close_matches(name.replace("-", "_"), list(known), n=1)

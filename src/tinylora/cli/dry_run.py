@@ -1,12 +1,11 @@
 """`tinylora train --dry-run`: what a run would be, without the weights of its model."""
 
-import yaml
 from rich.console import Console
 
 from tinylora.adapter.modules import linear_maps
 from tinylora.cli.quiet import quieten
 from tinylora.cli.tables import module_table, sharing_table
-from tinylora.config import TrainConfig, flatten
+from tinylora.config import TrainConfig, settings_yaml
 from tinylora.models import check_context, load_skeleton
 from tinylora.tasks import load_task
 from tinylora.train.folder import check_free, check_same_run, new_folder
@@ -27,10 +26,10 @@ def show(config: TrainConfig, resume: bool) -> None:
     folder = new_folder(config, task.name)
     check_same_run(folder, config) if resume else check_free(folder)
     maps = linear_maps(model, config.adapter.targets, config.adapter.layers)
-    groups, sharing = sharing_table(maps, config.adapter)
-    num_trainable = len(groups) * config.adapter.u
+    num_groups, sharing = sharing_table(maps, config.adapter)
+    num_trainable = num_groups * config.adapter.u
     console = Console()
-    console.print(yaml.safe_dump(flatten(config), sort_keys=False), highlight=False)
+    console.print(settings_yaml(config), highlight=False, markup=False)
     console.print(module_table(maps, f"{len(maps)} modules of {config.model} matched"))
     console.print(sharing)
     console.print(

@@ -110,10 +110,10 @@ def show_model(options: Options) -> None:
     title = f"{options.what}: {type(model).__name__}, {num_weights:,} parameters"
     console = Console()
     console.print(module_table(maps, f"{title}; {len(maps)} linear maps matched"))
-    groups, sharing = sharing_table(maps, config)
+    num_groups, sharing = sharing_table(maps, config)
     console.print(sharing)
     console.print(
-        f"With u numbers a group, {len(groups)} x u are trained; without sharing, {len(maps)} x u."
+        f"With u numbers a group, {num_groups} x u are trained; without sharing, {len(maps)} x u."
     )
 
 

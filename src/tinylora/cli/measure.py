@@ -13,7 +13,7 @@ from tinylora.adapter import TinyLora, load
 from tinylora.adapter.files import read
 from tinylora.config import load_recipe
 from tinylora.errors import RequestError
-from tinylora.evaluate import Evaluation, UntrainedPolicy, controls, evaluate, text_of
+from tinylora.evaluate import NUM_RANDOM, Evaluation, UntrainedPolicy, controls, evaluate, text_of
 from tinylora.models import Base, check_context, load_model
 from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.transformers import TransformersEngine
@@ -123,7 +123,8 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     table = Table("", "greedy (pass@1)", "sampled", title=title, title_justify="left")
     table.add_row("accuracy", *(accuracy_text(result[kind]) for kind in ("greedy", "sampled")))
     for name in ("mean_length", "truncated_share", "num_unjudged"):
-        cells = (f"{result[kind][name]:.3g}" for kind in ("greedy", "sampled"))
+        form = "{:.1%}" if name.endswith("share") else "{:.4g}"
+        cells = (form.format(result[kind][name]) for kind in ("greedy", "sampled"))
         table.add_row(NAMES[name], *cells)
     if "controls" in result:
         table.add_section()
@@ -134,9 +135,9 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
 
 
 NAMES = {
-    "mean_length": "mean length (tokens)",
-    "truncated_share": "share cut off by the budget",
-    "num_unjudged": "could not be judged",
+    "mean_length": "mean length",
+    "truncated_share": "cut off by budget",
+    "num_unjudged": "not judged",
 }
 
 
@@ -145,7 +146,8 @@ def _control_rows(held: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         ("base model", *(accuracy_text(held["base"][kind]) for kind in kinds)),
         ("zero adapter", *(f"{held[kind]['zero']:.1%}" for kind in kinds)),
-        ("random v, same norm", *(_spread(held[kind]["random"]) for kind in kinds)),
+        ("random v, mean", *(f"{statistics.fmean(held[k]['random']):.1%}" for k in kinds)),
+        (f"({NUM_RANDOM}, same norm)", *(_spread(held[kind]["random"]) for kind in kinds)),
     ]
 
 

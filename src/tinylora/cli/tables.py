@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import takewhile
 
 from rich.table import Table
 
@@ -21,14 +22,27 @@ def module_table(maps: Sequence[LinearMap], title: str) -> Table:
     return rows
 
 
-def sharing_table(
-    maps: Sequence[LinearMap], config: AdapterConfig
-) -> tuple[list[list[str]], Table]:
-    """The groups, and the table that shows them."""
-    groups = assign_groups([linear.name for linear in maps], config.num_groups, config.sharing)
+def sharing_table(maps: Sequence[LinearMap], config: AdapterConfig) -> tuple[int, Table]:
+    """How many groups there are, and the table that shows who shares with whom."""
+    names = [linear.name for linear in maps]
+    groups = assign_groups(names, config.num_groups, config.sharing)
     header, *rows = table(groups, config.u)
-    title = f"{len(groups)} groups, {config.sharing}"
-    shown = Table(*header, title=title, title_justify="left")
+    prefix = _common_prefix(names)
+    title = f"{len(groups)} group{'s' * (len(groups) > 1)}, {config.sharing} (under {prefix})"
+    shown = Table(*_without_numbers(header), title=title, title_justify="left")
     for row in rows:
-        shown.add_row(*row)
-    return groups, shown
+        shown.add_row(*(cell.removeprefix(f"{prefix}.") for cell in _without_numbers(row)))
+    return len(groups), shown
+
+
+def _without_numbers(row: Sequence[str]) -> list[str]:
+    """u is the same for every group, and stands elsewhere."""
+    group, modules, _, first, last = row
+    return [group, modules, first, last]
+
+
+def _common_prefix(names: Sequence[str]) -> str:
+    """The leading parts that all names have in common; there is one name at least."""
+    parts = [set(column) for column in zip(*(name.split(".") for name in names), strict=False)]
+    shared = list(takewhile(lambda values: len(values) == 1, parts))
+    return ".".join(names[0].split(".")[: len(shared)])

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tinylora.config import TrainConfig, flatten, load_recipe, unflatten
+from tinylora.config import TrainConfig, flatten, load_recipe, settings_yaml, unflatten
 from tinylora.errors import RequestError
 
 MAY_CHANGE = {"steps", "max_minutes", "checkpoint_every", "track", "output", "device"}
@@ -115,7 +113,7 @@ def check_same_run(folder: RunFolder, config: TrainConfig) -> None:
 def write_config(folder: RunFolder, config: TrainConfig) -> None:
     """Create the folder and record the resolved settings."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder.config, yaml.safe_dump(flatten(config), sort_keys=False))
+    write_atomically(folder.config, settings_yaml(config))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

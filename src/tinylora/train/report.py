@@ -12,6 +12,7 @@ from rich.table import Table
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # told apart with any kind of colour vision
 SMOOTH_STEPS = 9
+LEAST_SHARE = 0.01  # kinds of answers that are rarer stay out of the table
 
 
 def end_table(summary: Mapping[str, Any]) -> Table:
@@ -23,29 +24,37 @@ def end_table(summary: Mapping[str, Any]) -> Table:
     for row in accuracy_rows(summary):
         table.add_row(*row)
     table.add_section()
-    groups = f"u = {summary['u']}, groups: {summary['num_groups']}"
+    groups = f"u = {summary['u']} in {summary['num_groups']} groups"
     table.add_row("numbers trained", "", str(summary["num_trainable"]), groups)
-    in_file = f"{summary['store']}, file: {summary['file_bytes']}"
-    table.add_row("bytes of the adapter", "", str(summary["adapter_bytes"]), in_file)
+    in_file = f"{summary['store']} (file: {summary['file_bytes']})"
+    table.add_row("adapter, bytes", "", str(summary["adapter_bytes"]), in_file)
     duration = str(timedelta(seconds=round(summary["seconds"])))
     table.add_row("time", "", duration, f"{summary['steps']} steps")
     return table
 
 
 def accuracy_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """One row for greedy, one for sampled, and one for the share of each kind of answer."""
+    """For greedy and sampled answers: their accuracy, then the share of each kind of answer."""
     rows = []
     for title, kind in (("greedy (pass@1)", "greedy"), ("sampled", "sampled")):
-        base, final = summary["evaluations"]["base"][kind], summary["evaluations"]["final"][kind]
-        rows.append(
-            (title, accuracy_text(base), accuracy_text(final), _gain(base, final, "accuracy"))
-        )
-    base, final = (summary["evaluations"][when]["greedy"]["by_label"] for when in ("base", "final"))
-    none = {"share": 0.0}
+        base, final = (summary["evaluations"][when][kind] for when in ("base", "final"))
+        gain = _gain(base, final, "accuracy")
+        rows.append((title, accuracy_text(base), accuracy_text(final), gain))
+        rows.extend(_kind_rows(base["by_label"], final["by_label"]))
+    return rows
+
+
+def _kind_rows(
+    base: Mapping[str, Any], final: Mapping[str, Any]
+) -> list[tuple[str, str, str, str]]:
+    """The share of each kind, and how many of its answers were right."""
+    none = {"share": 0.0, "accuracy": 0.0}
+    rows = []
     for label in dict.fromkeys([*base, *final]):
         before, after = base.get(label, none), final.get(label, none)
-        shares = (f"{before['share']:.1%}", f"{after['share']:.1%}")
-        rows.append((f"  share {label}, greedy", *shares, _gain(before, after, "share")))
+        if max(before["share"], after["share"]) >= LEAST_SHARE:
+            cells = [f"{x['share']:.0%}, {x['accuracy']:.0%} right" for x in (before, after)]
+            rows.append((f"  {label}", cells[0], cells[1], _gain(before, after, "share")))
     return rows
 
 

@@ -90,13 +90,13 @@ def train(
         check_free(folder)
     seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
     base = _train_and_save(job, folder, resume, console)
-    console.print(f"Measuring the adapter in {folder.adapter} ...", soft_wrap=True)
+    _say(console, f"Measuring the adapter in {folder.adapter} ...")
     final = final_accuracy(job, folder)
     summary = summarise(job, folder, base, final, seconds_before + time.monotonic() - start)
     write_json(folder.summary, summary)
     draw_curve(folder.metrics, summary, folder.curve)
     console.print(end_table(summary))
-    console.print(f"Run folder: {folder.path} (curve.png, summary.json)", soft_wrap=True)
+    _say(console, f"Run folder: {folder.path} (with curve.png and summary.json)")
     return summary
 
 
@@ -143,7 +143,7 @@ def base_accuracy(
     if folder.base.is_file():
         saved: dict[str, Any] = json.loads(folder.base.read_text(encoding="utf-8"))
         return saved
-    console.print(f"Measuring the base model on {len(job.problems)} test problems ...")
+    _say(console, f"Measuring the base model on {len(job.problems)} test problems ...")
     base = _measure(job, adapter)
     write_json(folder.base, base)
     return base
@@ -254,3 +254,7 @@ def _seconds_of_steps(folder: RunFolder) -> float:
         return 0.0
     lines = folder.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
     return sum(float(json.loads(line)["seconds"]) for line in lines if line.endswith("\n"))
+
+
+def _say(console: Console, sentence: str) -> None:
+    console.print(sentence, soft_wrap=True, highlight=False, markup=False)
