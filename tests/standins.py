@@ -38,15 +38,17 @@ def tiny_model(seed: int = 0, **settings: Any) -> Any:
 
 
 class SteeringPolicy:
-    """Numbers v that push one block's output along fixed random directions."""
+    """Numbers v that push the output of every MLP along fixed random directions."""
 
-    def __init__(self, model: Any, u: int = 5, seed: int = 0) -> None:
+    def __init__(self, model: Any, u: int = 32, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.model = model
         self.directions = torch.randn(u, model.config.hidden_size, generator=generator)
+        self.directions *= u**-0.5
         self.v = nn.Parameter(torch.zeros(u))
         self.is_on = True
-        model.model.layers[0].mlp.register_forward_hook(self._push)
+        for block in model.model.layers:
+            block.mlp.register_forward_hook(self._push)
 
     def _push(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         return output + self.v @ self.directions if self.is_on else output

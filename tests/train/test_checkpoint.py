@@ -29,7 +29,7 @@ def trained(u: int = 5) -> tuple[SteeringPolicy, torch.optim.Optimizer]:
 def test_a_checkpoint_brings_back_numbers_and_moments(tmp_path: Path) -> None:
     policy, optimizer = trained()
     save_checkpoint(tmp_path, policy, optimizer, step=3, seed=7)
-    fresh = SteeringPolicy(tiny_model())
+    fresh = SteeringPolicy(tiny_model(), 5)
     fresh_optimizer = torch.optim.Adam(fresh.parameters(), lr=0.1)
     assert load_checkpoint(tmp_path, fresh, fresh_optimizer, seed=7) == 3
     for p, o in ((policy, optimizer), (fresh, fresh_optimizer)):
