@@ -1,0 +1,130 @@
+"""Can 13 numbers turn this model? `python -m tinylora.pocket.probe MODEL` says so in a minute.
+
+Sixty supervised steps on the reference solutions train v; then it prints the careful share (the
+probability of the careful opening, averaged over test problems) and the latent accuracy (right,
+given that opening) before and after, for several projection seeds. A pre-training recipe is kept
+when the mean careful share reaches 0.75 and the mean latent accuracy stays at 0.85 or more.
+"""
+
+import argparse
+import statistics
+from typing import Any
+
+import torch
+
+from tinylora.adapter import AdapterConfig, attach
+from tinylora.models import encode_prompt, load_model
+from tinylora.pocket import task as pocket_task
+from tinylora.policy import TinyLoraPolicy
+from tinylora.rollout.engine import Sampling
+from tinylora.rollout.transformers import TransformersEngine
+from tinylora.tasks.task import Problem, Task
+from tinylora.train.batching import Sample, collate, completion_logprobs, pack
+
+SHARE_WANTED, LATENT_WANTED = 0.75, 0.85
+
+
+class Probe:
+    """One base model, its tokens for the test problems, and the two measures."""
+
+    def __init__(self, model: str, num_problems: int) -> None:
+        self.base = load_model(model)
+        self.task: Task = pocket_task.make()
+        tokenizer = self.base.tokenizer
+        self.prompts = [
+            encode_prompt(tokenizer, self.task.test[i].prompt) for i in range(num_problems)
+        ]
+        self.golds = [self.task.test[i].gold for i in range(num_problems)]
+        self.opener: int = self.sample(self.task.train[0], 0).completion[0]
+
+    def sample(self, problem: Problem, group: int) -> Sample:
+        """A problem and its reference solution as tokens."""
+        tokenizer = self.base.tokenizer
+        answer = tokenizer(problem.solution, add_special_tokens=False)["input_ids"]
+        prompt = encode_prompt(tokenizer, problem.prompt)
+        return Sample(group, prompt, [*answer, self.base.eos_token_ids[0]])
+
+    def measure(self, policy: TinyLoraPolicy) -> tuple[float, float]:
+        """Careful share and latent accuracy of the policy as it is."""
+        budget = self.task.max_new_tokens
+        sampling = Sampling(1.0, budget, self.base.eos_token_ids)
+        opened = [[*prompt, self.opener] for prompt in self.prompts]
+        completions = TransformersEngine(policy).generate(opened, 1, sampling, seed=0)
+        texts = [self.base.tokenizer.decode([self.opener, *c.token_ids]) for (c,) in completions]
+        scores = [
+            self.task.grade(gold, text.removesuffix("<|end|>")).score
+            for gold, text in zip(self.golds, texts, strict=True)
+        ]
+        return self.careful_share(policy), statistics.fmean(s for s in scores if s is not None)
+
+    @torch.no_grad()
+    def careful_share(self, policy: TinyLoraPolicy) -> float:
+        """Mean probability of the careful opening."""
+        rows = pack([Sample(i, p, [self.opener]) for i, p in enumerate(self.prompts)], 1)
+        batch = collate(rows, self.base.model.device, torch.float32)
+        return float(completion_logprobs(self.base.model, batch, 1.0).exp().mean())
+
+
+def train_supervised(
+    probe: Probe, policy: TinyLoraPolicy, steps: int, batch: int, learning_rate: float
+) -> None:
+    """`steps` steps of Adam on the mean next-token loss of reference solutions."""
+    adam = torch.optim.Adam(policy.parameters(), lr=learning_rate, betas=(0.9, 0.95))
+    for step in range(steps):
+        for group in adam.param_groups:
+            group["lr"] = learning_rate * min(1.0, (step + 1) / 5) * (1 - step / steps)
+        problems = [probe.task.train[step * batch + i] for i in range(batch)]
+        rows = pack([probe.sample(problem, i) for i, problem in enumerate(problems)], 1)
+        logprobs = completion_logprobs(
+            probe.base.model, collate(rows, probe.base.model.device, torch.float32), 1.0
+        )
+        (-logprobs.sum() / batch).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        adam.step()
+        adam.zero_grad()
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="a pocket model's folder, or pocket")
+    parser.add_argument("--u", type=int, default=1)
+    parser.add_argument("--num-groups", type=int, default=13)
+    parser.add_argument("--rank", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=5, help="projection seeds 0, 1, ...")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--batch", type=int, default=16, help="problems a step")
+    parser.add_argument("--rate", type=float, default=2e-2)
+    parser.add_argument("--problems", type=int, default=256, help="test problems")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Run the probe and print its table."""
+    torch.set_flush_denormal(True)
+    args = parse(argv)
+    probe = Probe(args.model, args.problems)
+    results: list[tuple[float, float]] = []
+    print("seed      careful share  latent accuracy  |v|")
+    for seed in range(args.seeds):
+        config = AdapterConfig(u=args.u, num_groups=args.num_groups, rank=args.rank, seed=seed)
+        adapter = attach(probe.base.model, config)
+        policy = TinyLoraPolicy(adapter)
+        if seed == 0:
+            print("base          {:11.3f}  {:15.3f}".format(*probe.measure(policy)))
+        train_supervised(probe, policy, args.steps, args.batch, args.rate)
+        results.append(probe.measure(policy))
+        norm = float(adapter.v.detach().norm())
+        print(
+            "{:4d}          {:11.3f}  {:15.3f}  {:.2f}".format(seed, *results[-1], norm), flush=True
+        )
+        adapter.detach()
+    share = statistics.fmean(s for s, _ in results)
+    latent = statistics.fmean(a for _, a in results)
+    is_kept = share >= SHARE_WANTED and latent >= LATENT_WANTED
+    print(f"mean          {share:11.3f}  {latent:15.3f}  {'keep' if is_kept else 'do not keep'}")
+    return {"careful_share": share, "latent_accuracy": latent, "is_kept": is_kept}
+
+
+if __name__ == "__main__":
+    main()
