@@ -5,12 +5,12 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM  # noqa: E402
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 WORDS = ["<end>", "<unknown>", "one", "two", "three", "red", "blue", "is", "what", "?"]
 CONTEXT = 64
@@ -18,10 +18,10 @@ CONTEXT = 64
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Qwen2 of two blocks (14 maps) and a tokenizer of ten words, as a model folder."""
+    """A random Llama of two blocks (14 maps) and a tokenizer of ten words, as a model folder."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     torch.manual_seed(0)
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(WORDS),
         hidden_size=16,
         intermediate_size=24,
@@ -34,7 +34,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eos_token_id=0,
         pad_token_id=0,
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, "<unknown>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(
@@ -49,16 +49,15 @@ def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("rows") / "colours.jsonl"
     words = WORDS[2:7]
     rows = [
-        f'{{"prompt": "what is {a} {b} ?", "answer": "red"}}\n'
-        for a in words
-        for b in words[:4]
+        f'{{"prompt": "what is {a} {b} ?", "answer": "red"}}\n' for a in words for b in words[:4]
     ]
     path.write_text("".join(rows), encoding="utf-8")
     return path
 
 
 @pytest.fixture(autouse=True)
-def own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Factors are cached for the session, and not in the user's home."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+def session_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Factors are kept for the session, and not in the user's home."""
+    monkeypatch.setenv("TINYLORA_CACHE", str(tmp_path_factory.getbasetemp() / "factors"))

@@ -1,0 +1,171 @@
+"""Settings: ranges, spelling, flat and nested forms, and no setting that nothing reads."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tinylora.config
+from tinylora.config import (
+    FIELDS,
+    AdapterConfig,
+    TrainConfig,
+    combine,
+    flatten,
+    load_recipe,
+    settings_yaml,
+    unflatten,
+    with_budget,
+)
+from tinylora.errors import RequestError
+
+PACKAGE = Path(tinylora.config.__file__).parent
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def test_defaults_are_thirteen_tied_numbers() -> None:
+    config = TrainConfig()
+    assert (config.adapter.u, config.adapter.rank, config.adapter.num_groups) == (13, 2, 1)
+    assert config.model == config.task == "pocket"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"u": 0}, r"u = 0, but it must be at least 1 \(how many numbers each group"),
+        ({"u": "many"}, r"u = 'many', but it must be a whole number"),
+        ({"u": 1.5}, "u = 1.5, but it must be a whole number"),
+        ({"rank": 0}, "rank = 0, but it must be at least 1"),
+        ({"num_groups": 0}, "num_groups = 0, but it must be at least 1"),
+        ({"params": 0}, "params = 0, but it must be at least 1"),
+        ({"seed": -1}, "seed = -1, but it must be at least 0"),
+        ({"temperature": 0}, "temperature = 0, but it must be above 0"),
+        ({"learning_rate": "inf"}, "learning_rate = 'inf', but it must be a finite number"),
+        ({"samples_per_prompt": 1}, "samples_per_prompt = 1, but it must be at least 2"),
+        ({"clip_low": 1.0}, "clip_low = 1.0, but it must be below 1"),
+        ({"schedule": "cos"}, "schedule = 'cos', but it must be 'constant', 'cosine' or 'linear'"),
+        ({"scale": "maybe"}, "scale = 'maybe', but it must be true or false"),
+        ({"targets": []}, "targets = .., but it must be a list of at least 1"),
+        ({"layers": "9-3"}, r'layers = "9-3" names no blocks. Use all, early, middle, late'),
+        ({"projection": "identity"}, r'u = 13 with projection = "identity".*Use u = 4'),
+        ({"basis": "random", "subspace": "middle"}, r'subspace = "middle" with basis = "random"'),
+        ({"params": 3, "u": 2}, "params = 3 beside u, but params picks u and num_groups itself"),
+        ({"steps": None}, "steps = None, but it must be a whole number"),
+    ],
+)
+def test_wrong_values_are_refused_in_a_sentence(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        unflatten(settings)
+
+
+def test_every_wrong_value_has_its_sentence() -> None:
+    with pytest.raises(RequestError, match=r"(?s)^steps = 0, .*\nprompts_per_step = 0, "):
+        TrainConfig(steps=0, prompts_per_step=0)
+
+
+def test_unknown_setting_has_the_nearest_spelling() -> None:
+    with pytest.raises(RequestError, match=r"learning_rat is no setting.* Did you mean learning_r"):
+        unflatten({"learning_rat": 1})
+    with pytest.raises(
+        RequestError, match=r"rnk is no setting of AdapterConfig. Did you mean rank"
+    ):
+        AdapterConfig(rnk=2)  # type: ignore[call-arg]
+
+
+def test_flat_and_nested_forms_are_the_same_settings() -> None:
+    config = TrainConfig(steps=7, adapter=AdapterConfig(u=4, num_groups=None, targets=("o_proj",)))
+    assert unflatten(flatten(config)) == config
+    assert list(flatten(config)) == list(FIELDS)
+    unspent = TrainConfig(params=5)
+    assert unflatten(flatten(unspent)) == unspent
+
+
+def test_texts_from_the_command_line_are_parsed() -> None:
+    settings = {"u": "4", "num_groups": "none", "targets": "q_proj, v_proj", "scale": "false"}
+    adapter = unflatten({**settings, "learning_rate": "1e-3"}).adapter
+    assert (adapter.u, adapter.num_groups, adapter.scale) == (4, None, False)
+    assert adapter.targets == ("q_proj", "v_proj")
+
+
+def test_one_seed_serves_run_and_projections() -> None:
+    assert TrainConfig(seed=3).adapter.seed == 3
+    assert TrainConfig(adapter=AdapterConfig(seed=4)).seed == 4
+    assert unflatten({"seed": "5"}).adapter.seed == 5
+    with pytest.raises(RequestError, match=r"seed = 1 beside adapter.seed = 4"):
+        TrainConfig(seed=1, adapter=AdapterConfig(seed=4))
+
+
+def test_flags_come_before_the_recipe() -> None:
+    assert combine({"steps": 5, "u": 2}, {"steps": 9}) == {"steps": 9, "u": 2}
+
+
+def test_a_budget_flag_replaces_the_recipes_whole_budget() -> None:
+    assert combine({"u": 2, "num_groups": 3}, {"params": 13}) == {"params": 13}
+    assert combine({"params": 13}, {"u": 2}) == {"u": 2}
+
+
+def test_a_spent_budget_keeps_every_other_setting() -> None:
+    config = with_budget(TrainConfig(params=13, steps=7, seed=2), 1, 13)
+    assert (config.adapter.u, config.adapter.num_groups, config.params) == (1, 13, None)
+    assert (config.steps, config.adapter.seed) == (7, 2)
+
+
+def test_written_settings_are_a_recipe_of_the_same_run(tmp_path: Path) -> None:
+    config = TrainConfig(steps=3, adapter=AdapterConfig(num_groups=None))
+    path = tmp_path / "config.yaml"
+    path.write_text(settings_yaml(config), encoding="utf-8")
+    assert unflatten(load_recipe(path)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("- a\n- b\n", "holds a list, but a recipe is lines of"),
+        ("a: [", "is not YAML: while parsing"),
+        ("stepz: 3\n", r"recipe.yaml: stepz is no setting. Did you mean steps\?"),
+    ],
+)
+def test_a_malformed_recipe_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RequestError, match=sentence):
+        load_recipe(path)
+
+
+def test_an_empty_recipe_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("# nothing\n", encoding="utf-8")
+    assert load_recipe(path) == {}
+
+
+def test_settings_cannot_be_changed_later() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        TrainConfig().steps = 3  # type: ignore[misc]
+
+
+def test_every_setting_has_a_reader() -> None:
+    """A setting that nothing reads does nothing, and nobody would notice."""
+    reads: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        if path.name == "config.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and re.search(
+                r"(config|settings|adapter)$", ast.unparse(node.value)
+            ):
+                reads.add(node.attr)
+    assert set(FIELDS) - reads == set()
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [name for name, field in FIELDS.items() if not field.description] == []
+
+
+def test_every_recipe_parses() -> None:
+    paths = sorted(RECIPES.rglob("*.yaml"))
+    assert len(paths) == 1
+    for path in paths:
+        unflatten(load_recipe(path))
+        assert path.read_text(encoding="utf-8").startswith("# tinylora train ")

@@ -1,0 +1,97 @@
+"""Loading a base model, and what is said where there is none."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tinylora.errors import RequestError
+from tinylora.models import (
+    check_context,
+    encode_prompt,
+    from_loaded,
+    load_model,
+    load_skeleton,
+)
+
+
+def test_a_folder_gives_model_and_tokenizer_in_fp32(tiny_folder: Path) -> None:
+    base = load_model(str(tiny_folder), device="cpu")
+    assert base.model.dtype == torch.float32
+    assert not base.model.training
+    assert encode_prompt(base.tokenizer, "what is red ?") == [8, 7, 5, 9]
+
+
+def test_bf16_is_given_where_it_is_asked_for(tiny_folder: Path) -> None:
+    assert load_model(str(tiny_folder), dtype="bf16", device="cpu").model.dtype == torch.bfloat16
+
+
+def test_every_end_token_is_found(tiny_folder: Path, tmp_path: Path) -> None:
+    """Chat models name one end in the tokenizer and others in the generation settings."""
+    base = load_model(str(tiny_folder), device="cpu")
+    assert base.eos_token_ids == (0,)
+    base.model.save_pretrained(tmp_path)
+    base.tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [3, 4]}))
+    assert load_model(str(tmp_path), device="cpu").eos_token_ids == (3, 4, 0)
+
+
+def test_a_chat_template_opens_the_models_turn(tiny_folder: Path) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_folder)
+    tokenizer.chat_template = (
+        "{% for m in messages %}one {{ m['content'] }} {% endfor %}"
+        "{% if add_generation_prompt %}two{% endif %}"
+    )
+    assert encode_prompt(tokenizer, "red") == [2, 5, 3]
+
+
+def test_a_skeleton_has_shapes_and_no_weights(tiny_folder: Path) -> None:
+    model = load_skeleton(str(tiny_folder))
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert model.get_submodule("model.layers.1.mlp.down_proj").weight.shape == (16, 24)
+
+
+def test_a_loaded_model_finds_its_own_tokenizer(tiny_folder: Path) -> None:
+    base = from_loaded(LlamaForCausalLM.from_pretrained(tiny_folder))
+    assert encode_prompt(base.tokenizer, "blue") == [6]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("./nowhere", r"There is no model folder ./nowhere. Use \"pocket\", a local folder"),
+        ("/no/such/place", "There is no model folder /no/such/place"),
+        ("nobody/nothing", "There is no folder nobody/nothing, and the hub gave no model of that"),
+    ],
+)
+def test_a_missing_model_is_a_wrong_request(name: str, sentence: str) -> None:
+    with pytest.raises(RequestError, match=sentence) as caught:
+        load_model(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_model_is_a_wrong_request(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"is a folder without a config.json"):
+        load_model(str(tmp_path))
+
+
+def test_a_damaged_model_folder_is_a_wrong_request(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(RequestError, match=r"The model in .* cannot be loaded"):
+        load_model(str(tmp_path))
+
+
+def test_an_unusable_device_is_a_wrong_request(tiny_folder: Path) -> None:
+    with pytest.raises(RequestError, match='device = "tpu-9" cannot be used here'):
+        load_model(str(tiny_folder), device="tpu-9")
+
+
+def test_a_budget_longer_than_the_context_is_refused(tiny_folder: Path) -> None:
+    model = load_skeleton(str(tiny_folder))  # its context is 64
+    check_context(model, [[1] * 4], 60)
+    with pytest.raises(
+        RequestError, match=r"max_new_tokens = 61 after a prompt of 4 tokens.*Use max_new_tokens <="
+    ):
+        check_context(model, [[1] * 4, [1]], 61)
