@@ -43,16 +43,28 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+COLOURS = """
+from tinylora import Problem, Task, Verdict
+
+def make():
+    words = ["one", "two", "three", "red", "blue"]
+    problems = [Problem(f"what is {a} {b} ?", b) for a in words for b in words]
+    return Task("colours", problems[:20], problems[20:], grade, 6, kind)
+
+def grade(gold, completion):
+    return Verdict(float(gold in completion.split()))
+
+def kind(completion):
+    return "colour" if {"red", "blue"} & set(completion.split()) else "no colour"
+"""
+
+
 @pytest.fixture(scope="session")
-def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A task of twenty rows; what they ask makes no sense to anybody."""
-    path = tmp_path_factory.mktemp("rows") / "colours.jsonl"
-    words = WORDS[2:7]
-    rows = [
-        f'{{"prompt": "what is {a} {b} ?", "answer": "red"}}\n' for a in words for b in words[:4]
-    ]
-    path.write_text("".join(rows), encoding="utf-8")
-    return path
+def task_name(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A user's own task, as `--task` takes it: say the word that the question names last."""
+    path = tmp_path_factory.mktemp("tasks") / "colours.py"
+    path.write_text(COLOURS, encoding="utf-8")
+    return f"{path}:make"
 
 
 @pytest.fixture(autouse=True)

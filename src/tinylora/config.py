@@ -335,7 +335,7 @@ def _sentence(finding: Any, model: type[BaseModel]) -> str:
     rule = _RULES.get(finding["type"], finding["msg"]).format(**finding.get("ctx", {}))
     field = model.model_fields.get(name)
     meaning = f" ({field.description})" if field and field.description else ""
-    return f"{name} = {finding['input']!r}, but it must be {rule}{meaning}."
+    return f"{name} = {finding['input']}, but it must be {rule}{meaning}."
 
 
 _RULES = {  # pydantic's kinds of error, as the end of "but it must be ..."

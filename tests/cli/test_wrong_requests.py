@@ -1,0 +1,115 @@
+"""Every wrong request: exit status 2, one clear sentence, no traceback, nothing written."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tinylora.cli import main
+
+
+def refused(argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command refuses the request with this sentence, and says no more."""
+    status = main(argv)
+    captured = capsys.readouterr()
+    assert re.search(sentence, captured.err), captured.err
+    assert status == 2
+    assert len(captured.err.strip().splitlines()) == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["trian"], r"tinylora trian: trian is no verb. Did you mean train\?"),
+        (["train", "--learning-rat=1"], r"--learning-rat is no option.*mean --learning-rate\?"),
+        (["train", "--quantise", "nf4"], '--quantise is no option of "tinylora train"'),
+        (["eval", "--adaptor", "x"], r"--adaptor is no option.* Did you mean --adapter\?"),
+        (["inspect", "pocket", "--num-group=3"], r"Did you mean --num-groups\?"),
+        (["train", "nowhere.yaml"], "There is no recipe nowhere.yaml"),
+        (["train", "--u=0"], "u = 0, but it must be at least 1"),
+        (["train", "--params=3", "--u=1"], "params = 3 beside u"),
+        (["train", "--resume"], "--resume has no run to go on with. Name its folder"),
+        (["train", "--resume", "--output=nowhere"], "There is no run to resume in nowhere"),
+        (["train", "--task=pockt", "--output=x"], r'"pockt" is no task.*Did you mean pocket\?'),
+        (["train", "--model=./nowhere"], r"There is no model folder ./nowhere"),
+        (["train", "--model=./nowhere", "--dry-run"], r"There is no model folder ./nowhere"),
+        (["eval", "--model=nobody/nothing"], "and the hub gave no model of that name"),
+        (["eval", "--adapter=nowhere.safetensors"], "There is no adapter at nowhere.safetensors"),
+        (["eval", "--controls"], "no --adapter was given"),
+        (["eval", "--problems=0"], "problems = 0, but it must be at least 1"),
+        (["eval", "--temperature=0"], "temperature = 0.0, but sampling needs one above 0"),
+        (["eval", "--json=no/such/folder.json"], "there is no folder no/such"),
+        (["inspect", "./nowhere"], "There is no model folder ./nowhere"),
+        (["inspect", "runs/nowhere.safetensors"], "There is no adapter file runs/nowhere"),
+    ],
+)
+def test_a_wrong_request_is_refused(
+    argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(argv, sentence, capsys)
+
+
+def test_an_unknown_key_names_recipe_and_nearest_spelling(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("learning_rat: 1\n", encoding="utf-8")
+    sentence = r"recipe.yaml: learning_rat is no setting. Did you mean learning_rate\?"
+    refused(["train", str(recipe)], sentence, capsys)
+
+
+@pytest.mark.parametrize("extra", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("--targets=c_attn", "LlamaForCausalLM has no module named c_attn"),
+        ("--num-groups=15", "num_groups = 15, but only 14 modules matched"),
+        ("--layers=1-2", "layers = 1-2, but the model's adapted blocks are 0 to 1"),
+        ("--max-new-tokens=65", "max_new_tokens = 65 after a prompt of .*context ends at 64"),
+    ],
+)
+def test_what_the_model_cannot_give_is_refused(
+    option: str,
+    sentence: str,
+    extra: list[str],
+    small: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "run"
+    refused(["train", *small, f"--output={folder}", option, *extra], sentence, capsys)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("extra", [[], ["--dry-run"]])
+def test_a_folder_with_another_run_is_refused(
+    extra: list[str], small: list[str], finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (finished_run / "config.yaml").read_bytes()
+    argv = ["train", *small, f"--output={finished_run}", *extra]
+    refused(argv, "holds another run, and its results would be overwritten", capsys)
+    assert (finished_run / "config.yaml").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_refused(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    argv = ["train", *small, f"--output={tmp_path}"]
+    refused(argv, "exists and is not an empty folder", capsys)
+
+
+def test_a_run_is_not_resumed_under_other_settings(
+    small: list[str], finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["train", *small, "--resume", f"--output={finished_run}", "--learning-rate=0.5"]
+    refused(argv, "learning_rate = 0.5, but the run in .* began with learning_rate = 0.01", capsys)
+
+
+def test_an_adapter_of_another_model_is_refused(
+    finished_run: Path, task_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "adapter.safetensors").write_bytes(b"no adapter at all")
+    argv = ["eval", f"--adapter={tmp_path}", f"--task={task_name}"]
+    refused(argv, "cannot be read as safetensors", capsys)
