@@ -33,11 +33,11 @@ def best_approximation(W: Tensor, rank: int) -> Tensor:
     return (U[:, :rank] * S[:rank]) @ Vh[:rank]
 
 
-@pytest.mark.parametrize("shape", [(90, 60), (60, 90), (300, 280), (2, 50), (50, 1)])
-@pytest.mark.parametrize("rank", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("shape", "rank"),
+    [((90, 60), 2), ((60, 90), 2), ((300, 280), 5), ((2, 50), 2), ((50, 1), 1), ((50, 40), 40)],
+)
 def test_it_is_the_best_approximation_of_its_rank(shape, rank):
-    if rank > min(shape):
-        pytest.skip("no such rank")
     W = decaying(*shape)
     assert torch.allclose(
         product(truncated_svd(W, rank)), best_approximation(W, rank), rtol=0, atol=1e-7

@@ -1,7 +1,7 @@
 """Tiny random models of four architectures, and their inputs."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -43,7 +43,18 @@ def model_of(family: str = "qwen2", dtype: torch.dtype = torch.float32) -> PreTr
             scale = 1.0 if parameter.dim() == 1 else parameter.shape[-1] ** -0.5
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(scale * noise if parameter.dim() > 1 else 1 + 0.1 * noise)
+    if dtype == torch.float64:
+        _norms_in_float64(model)
     return model.to(dtype).eval()
+
+
+def _norms_in_float64(model: PreTrainedModel) -> None:
+    """Transformers' RMSNorm computes in fp32 whatever the model's dtype: too coarse here."""
+    for name, module in list(model.named_modules()):
+        if type(module).__name__.endswith("RMSNorm"):
+            exact = nn.RMSNorm(module.weight.shape, eps=module.variance_epsilon)
+            exact.weight = module.weight
+            model.set_submodule(name, exact)
 
 
 def _bare(family: str) -> PreTrainedModel:

@@ -96,7 +96,7 @@ class FirstForward:
 
     def check(self, module: nn.Module, args: Any, output: Any) -> None:
         # A compiled graph runs no Python between the layers, and hooks are part of it.
-        if self.handle is None or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or self.handle is None:
             return
         self.handle.remove()
         silent = [item.linear.name for item in self.adapted if not item.has_fired]

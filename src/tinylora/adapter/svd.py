@@ -102,7 +102,7 @@ def _krylov_pairs(T: Tensor, rank: int) -> Pairs | None:
 
 
 def _orthonormal(X: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
-    """QR of X, nearly orthogonal to Q, with a factor orthogonal to Q even where X is all rounding."""
+    """QR of X, its first factor orthogonal to Q even where X is nothing but rounding."""
     once, carry = torch.linalg.qr(X)
     twice, correction = torch.linalg.qr(once - Q @ (Q.mT @ once))
     return twice, correction @ carry

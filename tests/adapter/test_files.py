@@ -1,0 +1,185 @@
+"""Adapter files: small, atomic, complete, and clear about what is wrong with them."""
+
+import json
+import struct
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from test_layer import logits
+from tiny import config_of, model_of, tokens, values_like
+
+import tinylora.adapter.files as files
+from tinylora.adapter import attach, load
+from tinylora.adapter.files import rounding
+from tinylora.errors import RequestError
+
+
+def trained(**settings):
+    model = model_of()
+    adapter = attach(model, config_of(**settings))
+    adapter.set_values(values_like(adapter.v))
+    return model, adapter
+
+
+@pytest.mark.parametrize("settings", [{}, {"basis": "random", "seed": 3}, {"num_groups": None}])
+def test_a_loaded_adapter_gives_the_same_logits(tmp_path, settings):
+    model, adapter = trained(**settings)
+    adapter.save(tmp_path / "a.safetensors")
+    expected = logits(model, tokens())
+    again = model_of()
+    loaded = load(again, tmp_path / "a.safetensors")
+    assert torch.equal(logits(again, tokens()), expected)
+    assert loaded.config == adapter.config
+    assert loaded.v.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("store", "dtype"),
+    [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_v_is_stored_in_the_precision_asked_for_and_the_cost_is_known(tmp_path, store, dtype):
+    _, adapter = trained()
+    adapter.save(tmp_path / "a.safetensors", store)
+    stored = files.read(tmp_path / "a.safetensors").v
+    assert stored.dtype == dtype
+    assert torch.equal(stored, adapter.v.detach().to(dtype))
+    cost = rounding(adapter.v, store)
+    error = (stored.double() - adapter.v.detach().double()).abs()
+    assert cost.max_abs == pytest.approx(float(error.max()))
+    assert cost.relative == pytest.approx(float(error.norm() / adapter.v.detach().double().norm()))
+    assert (cost.relative == 0) is (store == "fp32")
+
+
+def test_a_loaded_v_is_trained_in_fp32(tmp_path):
+    _, adapter = trained()
+    adapter.save(tmp_path / "a.safetensors", "bf16")
+    assert load(model_of(), tmp_path / "a.safetensors").v.dtype == torch.float32
+
+
+def test_thirteen_numbers_of_a_hub_model_take_less_than_a_kilobyte(tmp_path):
+    model = model_of()
+    model.config._name_or_path = "Qwen/Qwen2.5-Coder-32B-Instruct"
+    model.config._commit_hash = "a" * 40
+    adapter = attach(model, config_of(u=13, num_groups=1))
+    size = adapter.save(tmp_path / "a.safetensors")
+    assert size == (tmp_path / "a.safetensors").stat().st_size
+    contents = replace(files.read(tmp_path / "a.safetensors"), fingerprint="f" * 64)
+    assert files.write(tmp_path / "b.safetensors", contents) <= 1024
+    assert contents.base == "Qwen/Qwen2.5-Coder-32B-Instruct"
+    assert contents.revision == "a" * 40
+
+
+def test_a_file_says_nothing_of_the_folders_of_the_machine_that_wrote_it(tmp_path):
+    model = model_of()
+    model.config._name_or_path = str(tmp_path)
+    attach(model, config_of()).save(tmp_path / "a.safetensors")
+    assert files.read(tmp_path / "a.safetensors").base == tmp_path.name
+
+
+def test_equal_adapters_are_equal_bytes_and_a_write_leaves_nothing_beside_itself(tmp_path):
+    _, adapter = trained()
+    adapter.save(tmp_path / "run" / "a.safetensors")
+    first = (tmp_path / "run" / "a.safetensors").read_bytes()
+    adapter.save(tmp_path / "run" / "a.safetensors")
+    assert (tmp_path / "run" / "a.safetensors").read_bytes() == first
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["a.safetensors"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    _, adapter = trained()
+    path = tmp_path / "a.safetensors"
+    adapter.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        adapter.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.glob("*.safetensors*")) == [path]
+
+
+def test_the_layout_is_frozen(tmp_path):
+    """One tensor and one metadata entry: what other readers may rely on."""
+    _, adapter = trained()
+    adapter.save(tmp_path / "a.safetensors", "bf16")
+    data = (tmp_path / "a.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    assert header["v"] == {"dtype": "BF16", "shape": [4, 3], "data_offsets": [0, 24]}
+    meta = json.loads(header["__metadata__"]["tinylora"])
+    assert meta["modules"] == "07c174575fe3c4b5"
+    meta.pop("config")
+    assert meta == {
+        "base": "",
+        "fingerprint": "",
+        "format": 1,
+        "left_out": [],
+        "modules": meta["modules"],
+        "revision": "",
+    }
+
+
+def test_a_run_folder_is_as_good_as_its_file(tmp_path):
+    model, adapter = trained()
+    adapter.save(tmp_path / "adapter.safetensors")
+    again = model_of()
+    load(again, tmp_path)
+    assert torch.equal(logits(again, tokens()), logits(model, tokens()))
+
+
+def test_a_missing_adapter_is_refused(tmp_path):
+    with pytest.raises(RequestError, match=r"no adapter at .*nowhere"):
+        load(model_of(), tmp_path / "nowhere")
+    with pytest.raises(RequestError, match=r"no adapter at .*adapter\.safetensors"):
+        load(model_of(), tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "empty"])
+def test_a_damaged_file_is_refused(tmp_path, damage):
+    _, adapter = trained()
+    path = tmp_path / "a.safetensors"
+    adapter.save(path)
+    data = path.read_bytes()
+    path.write_bytes({"cut": data[:-8], "noise": b"\xff" * 99, "empty": b""}[damage])
+    with pytest.raises(RequestError, match="cannot be read as safetensors"):
+        load(model_of(), path)
+
+
+def test_another_safetensors_file_is_refused(tmp_path):
+    save_file({"weight": torch.ones(2)}, tmp_path / "w.safetensors")
+    with pytest.raises(RequestError, match="not a TinyLoRA adapter: it holds weight"):
+        load(model_of(), tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ('{"format": 2}', "has format 2, but this version reads format 1"),
+        ('{"format": 1}', "settings cannot be read"),
+        ("not json", "settings cannot be read"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_refused(tmp_path, text, match):
+    save_file({"v": torch.ones(1, 1)}, tmp_path / "a.safetensors", {"tinylora": text})
+    with pytest.raises(RequestError, match=match):
+        load(model_of(), tmp_path / "a.safetensors")
+
+
+def test_an_adapter_of_another_model_is_refused_and_the_model_left_bare(tmp_path):
+    _, adapter = trained()
+    adapter.save(tmp_path / "a.safetensors")
+    other = model_of("qwen2")
+    other.model.layers = other.model.layers[:1]
+    with pytest.raises(RequestError, match="with other modules or groups"):
+        load(other, tmp_path / "a.safetensors")
+    attach(other, config_of())
+
+
+def test_numbers_that_cannot_be_stored_are_refused(tmp_path):
+    _, adapter = trained()
+    adapter.set_values(torch.full_like(adapter.v, 1e5))
+    with pytest.raises(RequestError, match="v is not finite in fp16"):
+        adapter.save(tmp_path / "a.safetensors", "fp16")
+    with pytest.raises(RequestError, match="store = 'fp8'"):
+        adapter.save(tmp_path / "a.safetensors", "fp8")
