@@ -77,15 +77,15 @@ class Evaluation:
 
     @property
     def by_label(self) -> dict[str, dict[str, float]]:
-        """Share and accuracy of each kind of answer; empty where the task names no kinds."""
+        """Share and accuracy of each kind among the judged answers; empty without kinds."""
         kinds: dict[str, list[Record]] = defaultdict(list)
-        for record in self.records:
+        for record in self.judged:
             if record.label is not None:
                 kinds[record.label].append(record)
         return {
             kind: {
-                "share": len(records) / len(self.records),
-                "accuracy": _share_right([r for r in records if r.verdict.score is not None]),
+                "share": len(records) / len(self.judged),
+                "accuracy": _share_right(records),
             }
             for kind, records in sorted(kinds.items(), key=lambda item: -len(item[1]))
         }
@@ -221,9 +221,7 @@ def wilson(share: float, count: float) -> tuple[float, float]:
 
 
 def _share_right(records: Sequence[Record]) -> float:
-    return (
-        sum(record.verdict.is_right for record in records) / len(records) if records else math.nan
-    )
+    return sum(record.verdict.is_right for record in records) / len(records)
 
 
 @dataclass(frozen=True)

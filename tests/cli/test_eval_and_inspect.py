@@ -8,15 +8,14 @@ import pytest
 from tinylora.cli import main
 
 
-def test_eval_measures_what_the_run_measured(
-    finished_run: Path, task_name: str, tmp_path: Path
-) -> None:
+def test_eval_measures_what_the_run_measured(finished_run: Path, tmp_path: Path) -> None:
+    """Model, task, budget and temperature are those of the run, unless others are given."""
     out = tmp_path / "eval.json"
-    argv = ["eval", f"--adapter={finished_run}", f"--task={task_name}", "--device=cpu"]
-    assert main([*argv, f"--json={out}"]) == 0
+    argv = ["eval", f"--adapter={finished_run}", "--device=cpu"]
+    assert main([*argv, "--samples=2", f"--json={out}"]) == 0
     measured = json.loads(out.read_text(encoding="utf-8"))
     final = json.loads((finished_run / "summary.json").read_text())["evaluations"]["final"]
-    assert measured["greedy"] == final["greedy"]
+    assert (measured["greedy"], measured["sampled"]) == (final["greedy"], final["sampled"])
     assert sum(kind["share"] for kind in measured["greedy"]["by_label"].values()) == 1
 
 

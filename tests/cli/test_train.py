@@ -141,4 +141,14 @@ def test_an_interrupted_run_says_how_to_go_on(
 
     monkeypatch.setattr("tinylora.train.run.train_grpo", interrupted)
     assert main(["train", *small, f"--output={tmp_path / 'run'}"]) == 130
-    assert "--resume" in capsys.readouterr().err
+    again = f'Go on with "tinylora train --resume --output {tmp_path / "run"}".'
+    assert capsys.readouterr().err == f"\ntinylora train: interrupted. {again}\n"
+
+
+def test_params_are_spent_and_the_sharing_is_shown(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["train", *small, "--params=28", "--steps=1", f"--output={tmp_path / 'run'}"]
+    assert main(argv) == 0
+    assert "14 groups, tiled" in capsys.readouterr().out
+    assert summary_of(tmp_path / "run")["u"] == 2  # 14 modules, so 2 numbers each

@@ -107,8 +107,27 @@ def test_a_run_is_not_resumed_under_other_settings(
     refused(argv, "learning_rate = 0.5, but the run in .* began with learning_rate = 0.01", capsys)
 
 
-def test_an_adapter_of_another_model_is_refused(
-    finished_run: Path, task_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_adapter_whose_base_is_not_there_asks_for_it(
+    finished_run: Path, task_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = finished_run / "adapter.safetensors"
+    argv = ["eval", f"--adapter={file}", f"--task={task_name}"]
+    refused(argv, "names tiny as its base model. There is no folder tiny.*by --model", capsys)
+
+
+def test_a_tracker_that_is_not_installed_is_refused(
+    small: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("tinylora.train.run.find_spec", lambda name: None)
+    argv = ["train", *small, "--track=wandb", f"--output={tmp_path / 'run'}"]
+    refused(argv, r"track = wandb, but wandb is not installed.*tinylora\[track\]", capsys)
+
+
+def test_a_file_that_is_no_adapter_is_refused(
+    task_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "adapter.safetensors").write_bytes(b"no adapter at all")
     argv = ["eval", f"--adapter={tmp_path}", f"--task={task_name}"]

@@ -4,12 +4,12 @@ from rich.console import Console
 
 from tinylora.adapter.modules import linear_maps
 from tinylora.cli.quiet import quieten
-from tinylora.cli.tables import module_table, sharing_table
 from tinylora.config import TrainConfig, settings_yaml
 from tinylora.models import check_context, load_skeleton
 from tinylora.tasks import load_task
 from tinylora.train.folder import check_free, check_same_run, new_folder
 from tinylora.train.run import STORE_BYTES, resolve_budget
+from tinylora.train.tables import module_table, sharing_table
 
 
 def show(config: TrainConfig, resume: bool) -> None:
@@ -18,7 +18,7 @@ def show(config: TrainConfig, resume: bool) -> None:
     Raises:
         RequestError: as the run itself would, for everything that shows without the weights.
     """
-    quieten()
+    quieten(config.model)
     task = load_task(config.task)
     model = load_skeleton(config.model)
     config = resolve_budget(config, model)

@@ -96,14 +96,14 @@ def show_model(options: Options) -> None:
 
     from tinylora.adapter.modules import linear_maps
     from tinylora.cli.quiet import quieten
-    from tinylora.cli.tables import module_table, sharing_table
     from tinylora.config import AdapterConfig
     from tinylora.models import load_skeleton
+    from tinylora.train.tables import module_table, sharing_table
 
     names = ("num_groups", "sharing", "targets")
     chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     config = AdapterConfig(**chosen)
-    quieten()
+    quieten(options.what)
     model = load_skeleton(options.what)
     maps = linear_maps(model, config.targets, config.layers)
     num_weights = sum(parameter.numel() for parameter in model.parameters())

@@ -11,14 +11,14 @@ from rich.table import Table
 
 from tinylora.adapter import TinyLora, load
 from tinylora.adapter.files import read
-from tinylora.config import load_recipe
+from tinylora.cli.quiet import quieten
 from tinylora.errors import RequestError
 from tinylora.evaluate import NUM_RANDOM, Evaluation, UntrainedPolicy, controls, evaluate, text_of
 from tinylora.models import Base, check_context, load_model
 from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks import load_task
-from tinylora.train.folder import RunFolder
+from tinylora.train.grpo import derive_seed
 from tinylora.train.report import accuracy_text
 
 
@@ -42,7 +42,7 @@ class Measure:
             self.text,
             temperature=temperature,
             samples=samples,
-            seed=self.options.seed,
+            seed=derive_seed(self.options.seed, "evaluate", 0),  # as a run does
             max_new_tokens=self.options.max_new_tokens,
         )
 
@@ -81,21 +81,21 @@ def measure(options: Any) -> None:
 
 
 def load_base(options: Any) -> Base:
-    """The model that was asked for, or the one that the adapter was trained on.
+    """The model that was asked for, or the one that the adapter's file names.
 
     Raises:
         RequestError: it is not there.
     """
-    if options.model is not None or options.adapter is None:
-        return load_model(options.model or "pocket", options.dtype, options.device)
-    held, recipe = read(options.adapter), RunFolder(Path(options.adapter)).config
-    name = load_recipe(recipe)["model"] if recipe.is_file() else held.base or "pocket"
+    held = None if options.adapter is None else read(options.adapter)
+    name = options.model or (held.base if held else "") or "pocket"
+    quieten(name)
     try:
         return load_model(name, options.dtype, options.device)
     except RequestError as error:
+        if options.model is not None or held is None:
+            raise
         raise RequestError(
-            f"{options.adapter} was trained on {name}, which cannot be loaded: {error} Or name "
-            "its place by --model."
+            f"{options.adapter} names {name} as its base model. {error} Or name it by --model."
         ) from error
 
 
@@ -152,9 +152,7 @@ def _control_rows(held: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _spread(values: list[float]) -> str:
-    return (
-        f"{statistics.fmean(values):.1%} (of {len(values)}: {min(values):.1%} - {max(values):.1%})"
-    )
+    return f"{min(values):.1%} to {max(values):.1%}"
 
 
 def _label_table(result: Mapping[str, Any]) -> Table | None:
@@ -162,11 +160,17 @@ def _label_table(result: Mapping[str, Any]) -> Table | None:
     labels = dict.fromkeys([*kinds["greedy"], *kinds["sampled"]])
     if not labels:
         return None
-    table = Table("kind of answer", title="share, and accuracy within it", title_justify="left")
+    table = Table(
+        "kind of answer",
+        title="share of each kind of answer, and how many of them were right",
+        title_justify="left",
+    )
     for kind in kinds:
         table.add_column(kind, justify="right")
     for label in labels:
         cells = [kinds[kind].get(label) for kind in kinds]
-        row = [f"{cell['share']:.1%}, {cell['accuracy']:.1%}" if cell else "-" for cell in cells]
+        row = [
+            f"{cell['share']:.1%}, {cell['accuracy']:.1%} right" if cell else "-" for cell in cells
+        ]
         table.add_row(label, *row)
     return table

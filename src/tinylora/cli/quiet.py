@@ -1,9 +1,12 @@
 """Silence for what transformers says while it loads: the command speaks for itself."""
 
+from pathlib import Path
+
 from transformers.utils import logging
 
 
-def quieten() -> None:
-    """No progress bars and no warnings from transformers."""
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+def quieten(model: str) -> None:
+    """No warnings from transformers, and progress bars for downloads alone."""
+    if model == "pocket" or Path(model).expanduser().is_dir():
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]

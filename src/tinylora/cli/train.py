@@ -52,11 +52,8 @@ def run(argv: Sequence[str]) -> None:
     from tinylora.cli.quiet import quieten
     from tinylora.train.run import train
 
-    quieten()
-    try:
-        train(config, resume=options.resume)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("The same command with --resume goes on.") from None
+    quieten(config.model)
+    train(config, resume=options.resume)
 
 
 def resolve(options: Any) -> TrainConfig:

@@ -24,9 +24,9 @@ def end_table(summary: Mapping[str, Any]) -> Table:
     for row in accuracy_rows(summary):
         table.add_row(*row)
     table.add_section()
-    groups = f"u = {summary['u']} in {summary['num_groups']} groups"
+    groups = f"u={summary['u']}, {summary['num_groups']} groups"
     table.add_row("numbers trained", "", str(summary["num_trainable"]), groups)
-    in_file = f"{summary['store']} (file: {summary['file_bytes']})"
+    in_file = f"{summary['store']}, file {summary['file_bytes']}"
     table.add_row("adapter, bytes", "", str(summary["adapter_bytes"]), in_file)
     duration = str(timedelta(seconds=round(summary["seconds"])))
     table.add_row("time", "", duration, f"{summary['steps']} steps")

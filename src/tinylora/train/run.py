@@ -7,15 +7,18 @@ what was measured.
 import json
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from tinylora.adapter import TinyLora, attach, load
 from tinylora.adapter.files import read
 from tinylora.adapter.modules import linear_maps
 from tinylora.adapter.sharing import budget
 from tinylora.config import TrainConfig, flatten, with_budget
+from tinylora.errors import RequestError
 from tinylora.evaluate import Evaluation, evaluate, text_of
 from tinylora.models import Base, check_context, from_loaded, load_model
 from tinylora.policy import TinyLoraPolicy
@@ -34,6 +37,7 @@ from tinylora.train.folder import (
 from tinylora.train.grpo import Grade, Text, derive_seed, train_grpo
 from tinylora.train.metrics import RunLog
 from tinylora.train.report import draw_curve, end_table
+from tinylora.train.tables import sharing_table
 
 STORE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -65,6 +69,7 @@ def train(
     Args:
         config: the settings; None: all defaults (the pocket model on the pocket task).
         model: a name, or a Transformers model that is already loaded; None: `config.model`.
+            (a loaded one is used as it is: `dtype` and `device` are its own).
         tokenizer: of a loaded model; None: the one that belongs to it.
         task: a name or a `Task`; None: `config.task`.
         reward: any function with TRL's signature; it then replaces the task's grader.
@@ -88,8 +93,14 @@ def train(
         check_same_run(folder, job.config)
     else:
         check_free(folder)
+    if config is not None and config.params is not None:
+        console.print(_sharing(job))
     seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
-    base = _train_and_save(job, folder, resume, console)
+    try:
+        base = _train_and_save(job, folder, resume, console)
+    except KeyboardInterrupt:
+        again = f'Go on with "tinylora train --resume --output {folder.path}".'
+        raise KeyboardInterrupt(again) from None
     _say(console, f"Measuring the adapter in {folder.adapter} ...")
     final = final_accuracy(job, folder)
     summary = summarise(job, folder, base, final, seconds_before + time.monotonic() - start)
@@ -120,6 +131,7 @@ def prepare(
         update={"model": base.name, "task": config.task if task is None else found.name}
     )
     config = resolve_budget(config, base.model)
+    _check_parts(config, found)
     text = text_of(base)
     problems = list(found.test[: config.eval_problems])
     prompts = [text.encode(problem.prompt) for problem in problems]
@@ -194,6 +206,26 @@ def _train_and_save(job: Job, folder: RunFolder, resume: bool, console: Console)
     finally:
         adapter.detach()
     return base
+
+
+def _check_parts(config: TrainConfig, task: Task) -> None:
+    """What would else be missed only after the base was measured."""
+    for split, problems in (("training", task.train), ("test", task.test)):
+        if not len(problems):
+            raise RequestError(f"The task {task.name} has no {split} problems. Give it some.")
+    if config.track is not None and find_spec(config.track) is None:
+        raise RequestError(
+            f"track = {config.track}, but {config.track} is not installed. Install the extra: "
+            'pip install "tinylora[track]".'
+        )
+
+
+def _sharing(job: Job) -> Table:
+    """How `params` was spent."""
+    settings = job.config.adapter
+    return sharing_table(linear_maps(job.base.model, settings.targets, settings.layers), settings)[
+        1
+    ]
 
 
 def _base(config: TrainConfig, model: Any, tokenizer: Any) -> Base:

@@ -1,4 +1,4 @@
-"""Tables of modules and groups, for `inspect` and `--dry-run`."""
+"""Tables of modules and groups: what is adapted, and who shares with whom."""
 
 from collections import defaultdict
 from collections.abc import Sequence
