@@ -34,7 +34,7 @@ def test_defaults_are_thirteen_tied_numbers() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"u": 0}, r"u = 0, but it must be at least 1 \(how many numbers each group"),
+        ({"u": 0}, r"u = 0, but it must be at least 1: how many numbers each group"),
         ({"u": "many"}, r"u = many, but it must be a whole number"),
         ({"u": 1.5}, "u = 1.5, but it must be a whole number"),
         ({"rank": 0}, "rank = 0, but it must be at least 1"),

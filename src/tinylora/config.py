@@ -334,14 +334,14 @@ def _sentence(finding: Any, model: type[BaseModel]) -> str:
         return f"{name} is no setting of {model.__name__}.{nearest(name, model.model_fields)}"
     rule = _RULES.get(finding["type"], finding["msg"]).format(**finding.get("ctx", {}))
     field = model.model_fields.get(name)
-    meaning = f" ({field.description})" if field and field.description else ""
+    meaning = f": {field.description}" if field and field.description else ""
     return f"{name} = {finding['input']}, but it must be {rule}{meaning}."
 
 
 _RULES = {  # pydantic's kinds of error, as the end of "but it must be ..."
     "greater_than_equal": "at least {ge}",
-    "greater_than": "above {gt}",
-    "less_than": "below {lt}",
+    "greater_than": "above {gt:g}",
+    "less_than": "below {lt:g}",
     "literal_error": "{expected}",
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",

@@ -17,7 +17,7 @@ from tinylora.evaluate import NUM_RANDOM, Evaluation, UntrainedPolicy, controls,
 from tinylora.models import Base, check_context, load_model
 from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.transformers import TransformersEngine
-from tinylora.tasks import load_task
+from tinylora.tasks import Task, load_task
 from tinylora.train.grpo import derive_seed
 from tinylora.train.report import accuracy_text
 
@@ -25,9 +25,9 @@ from tinylora.train.report import accuracy_text
 class Measure:
     """One model, one task, one set of problems; any number of policies."""
 
-    def __init__(self, base: Base, options: Any) -> None:
+    def __init__(self, base: Base, task: Task, options: Any) -> None:
         self.options = options
-        self.task = load_task(options.task)
+        self.task = task
         self.text = text_of(base)
         split = self.task.test if options.split == "test" else self.task.train
         self.problems = list(split[: options.problems])
@@ -56,8 +56,9 @@ class Measure:
 
 def measure(options: Any) -> None:
     """Measure what the options name, print it, and write it where they say."""
+    task = load_task(options.task)
     base = load_base(options)
-    measured = Measure(base, options)
+    measured = Measure(base, task, options)
     result: dict[str, Any] = {
         "model": base.name,
         "adapter": options.adapter,
