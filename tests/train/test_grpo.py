@@ -295,14 +295,23 @@ def test_completions_of_different_lengths_are_weighed_as_they_are_packed() -> No
     config = TrainConfig(normalizer="sequence", micro_batch_tokens=30)
     batch = make_batch(rollouts, policy, config, budget=8)
     assert isinstance(batch, Batch)
-    tokens = torch.cat([m.tokens for m in batch.micro_batches])
+    parts = list(batch.micro_batches(policy.model))
+    assert len(parts) > 1
+    tokens = torch.cat([part.tokens for part in parts])
     assert sorted(tokens.tolist()) == list(range(len(batch.weights_T)))
     flat = [token for c in rollouts.completions for token in c.token_ids]
-    for m in batch.micro_batches:
-        assert m.targets.tolist() == [flat[i] for i in m.tokens.tolist()]
+    for part in parts:
+        assert part.targets.tolist() == [flat[i] for i in part.tokens.tolist()]
     assert float(batch.weights_T.sum()) == pytest.approx(1.0)
     loss = micro_batch_loss(batch.old_T, batch, torch.arange(len(flat)), config)
     assert torch.isfinite(loss)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
+    policy = SteeringPolicy(tiny_model())
+    policy.v.grad = torch.full_like(policy.v, math.nan)
+    with pytest.raises(TinyLoraError, match="norm nan"):
+        grpo.clipped_norm(policy, 1.0)
 
 
 def test_learning_rates_by_hand() -> None:

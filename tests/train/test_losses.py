@@ -171,7 +171,7 @@ def test_loss_and_gradient_agree_with_trl(normalizer: str, kl_coef: float) -> No
 
     ours_in = logprobs.clone().requires_grad_()
     batch = Batch(
-        micro_batches=[],
+        rows=[],
         advantages_T=advantages_B.repeat_interleave(lengths_B),
         rollout_T=rollout[is_completion],
         weights_T=losses.token_weights(

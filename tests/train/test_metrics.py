@@ -2,7 +2,11 @@
 
 import io
 import json
+import os
+import sqlite3
+import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -77,6 +81,14 @@ def test_a_cut_off_line_that_reads_as_a_whole_one_is_dropped(tmp_path: Path) -> 
     assert path.read_text() == '{"step": 1}\n'
 
 
+def test_line_separators_inside_a_completion_do_not_end_a_line(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 10, console=console(False))
+    log.step(metrics_at(1), [{"step": 1, "completion": "a\u2028b\x85c\nd"}])
+    log.rewind(1)
+    (line,) = (tmp_path / "samples.jsonl").read_bytes().splitlines()
+    assert json.loads(line)["completion"] == "a\u2028b\x85c\nd"
+
+
 def test_the_clock_adds_up_phases(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 1.0, 3.0, 4.0, 4.5, 10.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(times))
@@ -112,14 +124,20 @@ def test_wandb_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert b"reward" in record.read_bytes()
 
 
-@pytest.mark.filterwarnings("default")  # the tracker's own
-def test_trackio_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+def test_trackio_writes_offline(tmp_path: Path) -> None:
+    """In a process of its own: trackio reads where to write when it is first imported."""
     pytest.importorskip("trackio")
-    log = RunLog(tmp_path, 10, track="trackio", settings={"u": 13}, console=console(False))
-    log.step(metrics_at(1), [])
-    log.close()
-    assert list((tmp_path / "trackio").rglob("*"))
+    code = (
+        "import sys; from pathlib import Path; from tinylora.train.metrics import open_tracker\n"
+        "log, close = open_tracker('trackio', Path(sys.argv[1]), {'u': 13})\n"
+        "log(1, {'reward': 0.25}); close()"
+    )
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=True)
+    (database,) = (tmp_path / "trackio").glob("tinylora*.db")
+    with closing(sqlite3.connect(database)) as connection:
+        (row,) = connection.execute("select step, metrics from metrics").fetchall()
+    assert (row[0], json.loads(row[1])["reward"]) == (1, 0.25)
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])

@@ -165,7 +165,7 @@ class _Batch:
         self.longest = max(len(prompt) for prompt in prompts)
         self.capacity = self.longest + sampling.max_new_tokens
         self.cache = Cache(layer_class_to_replicate=BufferLayer)
-        self.eos = torch.tensor(sampling.eos_token_ids, device=self.device)
+        self.eos = torch.tensor(sampling.eos_token_ids, dtype=torch.long, device=self.device)
 
     def run(self, noise_B_T: Tensor) -> list[Completion]:
         """Every completion, in the order prompt by prompt."""

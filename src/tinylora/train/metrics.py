@@ -80,10 +80,10 @@ def keep_steps(path: Path, step: int) -> None:
     """Drop the lines of later steps, and a line that was cut off by a kill; atomic."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    with path.open(encoding="utf-8", newline="\n") as file:
+        kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
     scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text("".join(kept), encoding="utf-8")
+    scratch.write_text("".join(kept), encoding="utf-8", newline="\n")
     os.replace(scratch, path)
 
 

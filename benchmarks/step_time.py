@@ -1,0 +1,245 @@
+"""Seconds of a GRPO step, here and in stock TRL with PEFT's TinyLoRA: the same job in one run.
+
+    python benchmarks/step_time.py              # the same dtype (fp32) for both, then the defaults
+    python benchmarks/step_time.py --lengths natural
+
+The job is the pocket model on its task: 32 prompts x 8 completions, 13 tied numbers. With `fixed`
+lengths every completion has the same number of tokens on both sides (end tokens do not end it)
+and the reward is a coin, so that no group can be dropped for want of variance; with `natural`
+ones each side samples to the end token and the task rewards. A warm-up step comes first. In the
+fp32 run TRL is spared the activation checkpointing that it has on by default.
+"""
+
+import argparse
+import hashlib
+import os
+import platform
+import tempfile
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import peft
+import torch
+import transformers
+import trl
+from datasets import Dataset
+from peft import TinyLoraConfig
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig, GRPOTrainer
+
+import tinylora
+from tinylora import pocket
+from tinylora.config import SEVEN_MAPS, AdapterConfig, TrainConfig
+from tinylora.models import encode_prompt
+from tinylora.pocket import task as pocket_task
+from tinylora.policy import TinyLoraPolicy
+from tinylora.rewards.verdict import Verdict
+from tinylora.rollout.transformers import TransformersEngine
+from tinylora.tasks.task import Task
+from tinylora.train.grpo import Text, draw_problems, grpo_step, make_optimizer
+
+PHASES = ("rollout", "grade", "learn")
+
+
+def coin(gold: str, completion: str) -> Verdict:
+    """Right for half of all completions, whatever they say."""
+    return Verdict(float(hashlib.sha256(completion.encode()).digest()[0] % 2))
+
+
+@dataclass
+class Steps:
+    """What one side took: seconds by phase of each timed step, and tokens sampled."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    tokens: list[float] = field(default_factory=list)
+
+    def median(self, phase: str) -> float:
+        return median(self.seconds[phase])
+
+
+def time_ours(folder: Path, task: Task, args: argparse.Namespace) -> Steps:
+    """Steps of this project's loop; CPUs and fp32 are its default."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    policy = TinyLoraPolicy(tinylora.attach(model, AdapterConfig(u=13, num_groups=1)))
+    ends = () if args.lengths == "fixed" else (tokenizer.eos_token_id,)
+    text = Text(
+        lambda prompt: encode_prompt(tokenizer, prompt),
+        lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
+        ends,
+    )
+    config = TrainConfig(
+        steps=args.steps + 1,
+        prompts_per_step=args.prompts,
+        samples_per_prompt=args.samples,
+        max_new_tokens=args.max_new_tokens,
+        normalizer="token",
+        learning_rate=1e-3,
+    )
+    engine, optimizer = TransformersEngine(policy), make_optimizer(policy, config)
+    steps = Steps()
+    for step in range(args.steps + 1):
+        rollouts, metrics = grpo_step(policy, engine, task, text, config, step, optimizer)
+        if step == 0:
+            continue
+        for phase in PHASES:
+            steps.seconds[phase].append(metrics[f"seconds_{phase}"])
+        steps.seconds["step"].append(metrics["seconds"])
+        steps.tokens.append(sum(len(c.token_ids) for c in rollouts.completions))
+    return steps
+
+
+class TimedTrainer(GRPOTrainer):
+    """TRL's trainer, unchanged, with a clock around its phases."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.clock: dict[str, float] = defaultdict(float)
+        self.timed, self.num_steps = Steps(), 0
+        super().__init__(*args, **kwargs)
+
+    def _timed(self, phase: str, call: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = call()
+        self.clock[phase] += time.perf_counter() - start
+        return result
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        result = self._timed("rollout", lambda: GRPOTrainer._generate(self, *args, **kwargs))
+        self.clock["tokens"] += sum(map(len, result[1]))
+        return result
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+        call = GRPOTrainer._calculate_rewards
+        return self._timed("grade", lambda: call(self, *args, **kwargs))
+
+
+class StepClock(transformers.TrainerCallback):
+    """Closes the books of `TimedTrainer` after each step; the first step is a warm-up."""
+
+    trainer: TimedTrainer
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.trainer.clock.clear()
+        self.start = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        seconds, clock, timed = (
+            time.perf_counter() - self.start,
+            self.trainer.clock,
+            self.trainer.timed,
+        )
+        if state.global_step == 1:
+            return
+        timed.seconds["step"].append(seconds)
+        timed.seconds["rollout"].append(clock["rollout"])
+        timed.seconds["grade"].append(clock["grade"])
+        timed.seconds["learn"].append(seconds - clock["rollout"] - clock["grade"])
+        timed.tokens.append(clock["tokens"])
+
+
+def time_trl(folder: Path, task: Task, args: argparse.Namespace, same_dtype: bool) -> Steps:
+    """Steps of stock TRL with PEFT's TinyLoRA: all modules share 13 numbers."""
+    problems = [
+        problem
+        for step in range(args.steps + 1)
+        for problem in draw_problems(task.train, args.prompts, 0, step)
+    ]
+    rows = [{"prompt": [{"role": "user", "content": p.prompt}], "gold": p.gold} for p in problems]
+
+    def reward(completions: list[Any], gold: list[str], **columns: Any) -> list[float | None]:
+        pairs = zip(gold, completions, strict=True)
+        return [task.grade(answer, turn[0]["content"]).score for answer, turn in pairs]
+
+    fixed = {"min_new_tokens": args.max_new_tokens} if args.lengths == "fixed" else None
+    fp32 = {
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "model_init_kwargs": {"dtype": "float32"},
+    }
+    config = GRPOConfig(
+        output_dir=tempfile.mkdtemp(),
+        use_cpu=True,
+        max_steps=args.steps + 1,
+        per_device_train_batch_size=args.prompts * args.samples,
+        num_generations=args.samples,
+        max_completion_length=args.max_new_tokens,
+        generation_kwargs=fixed,
+        learning_rate=1e-3,
+        shuffle_dataset=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        **(fp32 if same_dtype else {}),
+    )
+    clock = StepClock()
+    trainer = TimedTrainer(
+        model=str(folder),
+        reward_funcs=reward,
+        args=config,
+        train_dataset=Dataset.from_list(rows),
+        peft_config=TinyLoraConfig(r=2, u=13, weight_tying=1.0, target_modules=list(SEVEN_MAPS)),
+        callbacks=[clock],
+    )
+    clock.trainer = trainer
+    numbers = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    if numbers != 13:
+        raise SystemExit(f"PEFT trains {numbers} numbers, so this would not be the same job.")
+    trainer.train()
+    return trainer.timed
+
+
+def table(title: str, ours: Steps, theirs: Steps) -> Table:
+    """Seconds a step by phase, and how many times longer TRL takes."""
+    table = Table(title=title, title_justify="left")
+    for column in ("phase", "tinylora, s", "TRL + PEFT, s", "ratio"):
+        table.add_column(column, justify="left" if column == "phase" else "right")
+    for phase in (*PHASES, "step"):
+        a, b = ours.median(phase), theirs.median(phase)
+        table.add_row(phase, f"{a:.3f}", f"{b:.3f}", f"{b / a:.1f}x")
+    table.add_row("tokens", f"{median(ours.tokens):.0f}", f"{median(theirs.tokens):.0f}", "")
+    return table
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="a model folder; the pocket model by default")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps; the median counts")
+    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--max-new-tokens", type=int, default=40)
+    parser.add_argument("--lengths", choices=("fixed", "natural"), default="fixed")
+    parser.add_argument("--dtype", choices=("same", "default", "both"), default="both")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    warnings.filterwarnings("ignore")
+    console, task = Console(width=100), pocket_task.make()
+    if args.lengths == "fixed":
+        task = replace(task, grade=coin)
+    folder = args.model or pocket.model_folder()
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}, "
+    versions += f"TRL {trl.__version__}, PEFT {peft.__version__}"
+    console.print(f"{folder.name}: {args.prompts} x {args.samples} completions; {versions}")
+    console.print(f"{platform.machine()}, {torch.get_num_threads()} threads")
+    for dtype, title in (("same", "fp32 for both"), ("default", "each one's default")):
+        if args.dtype not in (dtype, "both"):
+            continue
+        ours, theirs = time_ours(folder, task, args), time_trl(folder, task, args, dtype == "same")
+        console.print(table(f"{title}, {args.lengths} lengths", ours, theirs))
+
+
+if __name__ == "__main__":
+    main()
