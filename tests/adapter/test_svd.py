@@ -50,7 +50,7 @@ def test_the_krylov_method_finds_what_it_is_for_and_certifies_it():
     assert factors.method == "krylov"
     residual = (W @ factors.V - factors.U * factors.S).norm(dim=0) / factors.S
     back = (W.mT @ factors.U - factors.V * factors.S).norm(dim=0) / factors.S
-    assert max(residual.max(), back.max()) <= max(factors.residual, 1e-12)
+    assert max(residual.max(), back.max()) <= 1.01 * factors.residual
     assert factors.residual < 1e-7
     assert factors.edge_gap == pytest.approx(1 - (3 / 2) ** -0.3)
 
@@ -61,6 +61,15 @@ def test_leading_values_within_one_percent_of_each_other_converge_too():
     factors = truncated_svd(W, 2)
     assert factors.method == "krylov"
     assert torch.allclose(product(factors), best_approximation(W, 2), rtol=0, atol=1e-7)
+
+
+def test_a_rough_start_in_fp32_ends_where_float64_alone_does(monkeypatch):
+    W = decaying(300, 250).bfloat16()
+    alone = truncated_svd(W, 2)
+    monkeypatch.setattr(svd, "LARGE", 0)
+    after_rough = truncated_svd(W, 2)
+    assert torch.allclose(product(alone), product(after_rough), rtol=0, atol=1e-6)
+    assert after_rough.residual < 1e-6
 
 
 def test_what_does_not_converge_falls_back_to_the_full_svd(monkeypatch):
@@ -82,7 +91,7 @@ def test_factors_in_two_precisions_of_the_same_weights_are_the_same(dtype):
 def test_krylov_and_lapack_give_the_same_vectors_signs_included(monkeypatch):
     W = decaying(200, 150)
     krylov = truncated_svd(W, 3)
-    monkeypatch.setattr(svd, "MAX_BLOCKS", 0)
+    monkeypatch.setattr(svd, "_krylov", lambda T, rank: None)
     full = truncated_svd(W, 3)
     assert (krylov.method, full.method) == ("krylov", "full")
     assert torch.allclose(krylov.U, full.U, rtol=0, atol=1e-7)

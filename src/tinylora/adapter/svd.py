@@ -9,6 +9,7 @@ cluster, W does not define the vectors, and `is_defined` is False.
 This does **not** find small singular values well: it works on W^T W, for the leading ones.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +19,13 @@ from tinylora.adapter.stream import keyed_signs
 from tinylora.errors import RequestError
 
 NEAR_EQUAL = 1e-4  # relative gap between singular values that counts as none
-VECTOR_ERROR = 1e-7  # the angle by which a kept vector may be off
+VECTOR_ERROR = 1e-6  # the angle by which a kept vector may be off
 VALUE_ERROR = 1e-7  # the relative residual at which a near-equal edge is believed
+ROUGH = 1e-7  # the relative residual at which fp32 has done what it can
+LARGE = 2**20  # elements from which on a rough start in fp32 pays
 BLOCK = 16
 MAX_BLOCKS = 40
+SLAB = 256  # rows of W that are converted at a time: they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -41,79 +45,114 @@ class Factors:
 
 
 def truncated_svd(W: Tensor, rank: int, subspace: str = "top") -> Factors:
-    """The leading (or middle) `rank` singular triplets of W, canonical.
+    """The leading (or middle) `rank` singular triplets of W, certified and canonical.
 
-    A block Krylov method in float64, stopped by its residuals: the angle between a computed and
-    the true vector is at most residual / gap (Davis-Kahan), and that is what has to be small.
-    Where it does not get there, and for the middle of the spectrum, the full SVD in float64.
+    A block Krylov method, from a rough start in fp32 to the end in float64. It stops by its
+    residuals: the angle between a computed and the true vector is at most residual / gap
+    (Davis-Kahan), and that is what has to be small. Where it does not get there, and for the
+    middle of the spectrum, it is the full SVD in float64, which takes minutes for a large W.
 
     Args:
-        W: (d_out, d_in), any floating dtype; it is read as it is and computed with in float64.
+        W: (d_out, d_in), any floating dtype; products with it are in the method's precision.
 
     Raises:
         RequestError: rank exceeds min(d_out, d_in), or W is not finite.
     """
-    _check(W, rank)
-    T = (W if W.shape[0] >= W.shape[1] else W.mT).to(torch.float64)  # tall: (m, n), m >= n
-    pairs = _krylov_pairs(T, rank) if subspace == "top" else None
-    method = "full" if pairs is None else "krylov"
-    left, values, right, edge_gap = pairs or _full_pairs(T, rank, subspace)
-    U, V = (left, right) if W.shape[0] >= W.shape[1] else (right, left)
-    residual = _residual(T, left, values, right)
-    return _canonical(Factors(U, values, V, edge_gap, residual, method))
-
-
-def _check(W: Tensor, rank: int) -> None:
     if rank > min(W.shape):
         raise RequestError(
             f"rank = {rank}, but a weight of shape {tuple(W.shape)} has only {min(W.shape)} "
             "singular directions. Use a smaller rank, or leave such modules out of targets."
         )
-    if not bool(torch.isfinite(W).all()):
+    T = W if W.shape[0] >= W.shape[1] else W.mT  # tall: (m, n), m >= n
+    _check_finite(T)
+    found = _krylov(T, rank) if subspace == "top" else None
+    method = "full" if found is None else "krylov"
+    values, right, edge_gap = found or _full(T, rank, subspace)
+    ahead, back = _through(T, right)
+    scale = values.clamp_min(torch.finfo(values.dtype).tiny)[:, None]
+    left = ahead / scale
+    residual = torch.linalg.vector_norm(back / scale - values[:, None] * right, dim=1) / scale[:, 0]
+    U, V = (left, right) if W.shape[0] >= W.shape[1] else (right, left)
+    return _canonical(Factors(U.mT, values, V.mT, edge_gap, float(residual.max()), method))
+
+
+# Vectors are rows from here on: BLAS multiplies X T^T several times faster than T X.
+Found = tuple[Tensor, Tensor, float]  # values (r,), right vectors (r, n), edge gap
+Criterion = Callable[[Tensor, Tensor, int], bool]  # of squares, residuals, rank
+
+
+def _through(T: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
+    """X T^T and X T^T T in the dtype of X, reading T once and never converting all of it."""
+    ahead, back = [], torch.zeros_like(X)
+    for rows in torch.split(T, SLAB):
+        slab = rows.to(X.dtype)
+        ahead.append(X @ slab.mT)
+        back.addmm_(ahead[-1], slab)
+    return torch.cat(ahead, dim=1), back
+
+
+def _check_finite(T: Tensor) -> None:
+    _, image = _through(T, T.new_ones(1, T.shape[1], dtype=torch.float32))
+    if not bool(torch.isfinite(image).all()):
         raise RequestError("The weights hold inf or nan: their singular vectors do not exist.")
 
 
-Pairs = tuple[Tensor, Tensor, Tensor, float]  # left (m, r), values (r,), right (n, r), edge gap
-
-
-def _krylov_pairs(T: Tensor, rank: int) -> Pairs | None:
-    """Block Lanczos on T^T T with full reorthogonalisation; None where it does not converge."""
-    n = T.shape[1]
-    width = min(max(BLOCK, rank + 4), n)
-    max_blocks = min(MAX_BLOCKS, n // width)
-    Q = T.new_empty(n, max_blocks * width)
-    H = T.new_zeros(max_blocks * width, max_blocks * width)  # Q^T T^T T Q
+def _krylov(T: Tensor, rank: int) -> Found | None:
+    """The leading triplets by block Lanczos; None where it does not converge."""
+    width = min(max(BLOCK, rank + 4), T.shape[1])
     block = _start(T, width)
+    if T.numel() >= LARGE:
+        _, rough, _ = _lanczos(T, block.float(), rank, _is_rough)
+        block = torch.linalg.qr(rough.mT.double())[0].mT.contiguous()
+    squares, vectors, is_certain = _lanczos(T, block, rank, _is_certain)
+    values = squares.sqrt()
+    return (values[:rank], vectors[:rank], _edge_gap(values, rank)) if is_certain else None
+
+
+def _lanczos(
+    T: Tensor, block: Tensor, rank: int, is_enough: Criterion
+) -> tuple[Tensor, Tensor, bool]:
+    """Block Lanczos on T^T T with full reorthogonalisation, in the dtype of `block`.
+
+    Returns:
+        All Ritz values, the first vectors (as many as the block has), and whether it was enough.
+    """
+    width, n = block.shape
+    max_blocks = min(MAX_BLOCKS, n // width)
+    Q = block.new_empty(max_blocks * width, n)
+    H = block.new_zeros(max_blocks * width, max_blocks * width)  # Q T^T T Q^T
     for step in range(max_blocks):
         old, new = slice(0, (step + 1) * width), slice(step * width, (step + 1) * width)
-        Q[:, new] = block
-        image = T.mT @ (T @ block)
-        H[old, new] = Q[:, old].mT @ image
-        block, carry = _orthonormal(image - Q[:, old] @ H[old, new], Q[:, old])
+        Q[new] = block
+        _, image = _through(T, block)
+        H[old, new] = Q[old] @ image.mT
+        block, carry = _orthonormal(image - H[old, new].mT @ Q[old], Q[old])
         squares, Y = torch.linalg.eigh(H[old, old], UPLO="U")
-        squares, Y = squares.flip(0).clamp_min(0), Y.flip(1)[:, : rank + 1]
-        residuals = torch.linalg.vector_norm(carry @ Y[new], dim=0)  # of T^T T y = square y
-        gap = _edge_gap(squares.sqrt(), rank)
-        if _is_certain(squares[: rank + 1], residuals, rank):
-            right = Q[:, old] @ Y[:, :rank]
-            values = squares[:rank].sqrt()
-            return (T @ right) / values, values, right, gap
-    return None
+        squares, Y = squares.flip(0).clamp_min(0), Y.flip(1)[:, :width]
+        residuals = torch.linalg.vector_norm(carry @ Y[new, : rank + 1], dim=0)
+        if is_enough(squares[: rank + 1], residuals, rank):
+            return squares, Y.mT @ Q[old], True
+    return squares, Y.mT @ Q[old], False
 
 
 def _orthonormal(X: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
-    """QR of X, its first factor orthogonal to Q even where X is nothing but rounding."""
-    once, carry = torch.linalg.qr(X)
-    twice, correction = torch.linalg.qr(once - Q @ (Q.mT @ once))
-    return twice, correction @ carry
+    """Rows Z and a factor C, X = C^T Z; Z is orthogonal to Q even where X is only rounding."""
+    once, carry = torch.linalg.qr(X.mT)
+    twice, correction = torch.linalg.qr(once - Q.mT @ (Q @ once))
+    return twice.mT.contiguous(), correction @ carry
 
 
 def _start(T: Tensor, width: int) -> Tensor:
     """Any block will do, but the same one every time."""
     generator = torch.Generator().manual_seed(0)
-    block = torch.randn(T.shape[1], width, generator=generator, dtype=T.dtype)
-    start: Tensor = torch.linalg.qr(block.to(T.device))[0]
-    return start
+    block = torch.randn(T.shape[1], width, generator=generator, dtype=torch.float64)
+    start, _ = torch.linalg.qr(block.to(T.device))
+    rows: Tensor = start.mT.contiguous()
+    return rows
+
+
+def _is_rough(squares: Tensor, residuals: Tensor, rank: int) -> bool:
+    return float(residuals.max()) <= ROUGH * float(squares[rank - 1])
 
 
 def _is_certain(squares: Tensor, residuals: Tensor, rank: int) -> bool:
@@ -122,38 +161,31 @@ def _is_certain(squares: Tensor, residuals: Tensor, rank: int) -> bool:
     Args:
         squares, residuals: of the kept eigenpairs of T^T T and, where there is one, of the next.
     """
-    relative = residuals / squares[:rank].min()
+    relative = residuals / squares[rank - 1]
+    if not float(relative.max()) <= VALUE_ERROR:
+        return False
     gaps = 1 - squares[1:] / squares[:-1]
     near_equal = gaps < 2 * NEAR_EQUAL  # squares part twice as fast as the values
-    if bool(near_equal[rank - 1 :].any()):
-        return float(relative.max()) <= VALUE_ERROR
-    narrowest = float(gaps[~near_equal].min()) if len(gaps[~near_equal]) else 1.0
-    return float(relative.max()) <= VALUE_ERROR and float(relative[:rank].max()) <= (
-        VECTOR_ERROR * narrowest
-    )
+    is_undefined = bool(near_equal[rank - 1 :].any())
+    narrowest = min(gaps[~near_equal].tolist(), default=1.0)
+    return is_undefined or float(relative[:rank].max()) <= VECTOR_ERROR * narrowest
 
 
-def _full_pairs(T: Tensor, rank: int, subspace: str) -> Pairs:
-    left, values, right = torch.linalg.svd(T, full_matrices=False)
+def _full(T: Tensor, rank: int, subspace: str) -> Found:
+    _, values, right = torch.linalg.svd(T.double(), full_matrices=False)
     first = 0 if subspace == "top" else (len(values) - rank) // 2
-    kept = slice(first, first + rank)
     below = _edge_gap(values[first:], rank)
     above = 1.0 if first == 0 else _edge_gap(values[first - 1 :], 1)
-    return left[:, kept], values[kept], right.mT[:, kept], min(below, above)
+    kept = slice(first, first + rank)
+    return values[kept], right[kept], min(below, above)
 
 
 def _edge_gap(values: Tensor, rank: int) -> float:
     """(s_r - s_(r+1)) / s_r; 1 where nothing follows, 0 where s_r is zero."""
     last = float(values[rank - 1])
     following = float(values[rank]) if len(values) > rank else 0.0
-    is_zero = last <= torch.finfo(values.dtype).eps * len(values) * float(values[0])
+    is_zero = last <= 1e-7 * float(values[0])
     return 0.0 if is_zero else (last - following) / last
-
-
-def _residual(T: Tensor, left: Tensor, values: Tensor, right: Tensor) -> float:
-    ahead = torch.linalg.vector_norm(T @ right - left * values, dim=0)
-    back = torch.linalg.vector_norm(T.mT @ left - right * values, dim=0)
-    return float((torch.maximum(ahead, back) / values).max())
 
 
 def _canonical(factors: Factors) -> Factors:
