@@ -55,7 +55,7 @@ class AdaptedMap:
         if values.dim() == 3:
             self._check_rows(x, values)
         A, B = (factor.to(output) for factor in self.outer)
-        with _without_autocast(output.device.type):
+        with without_autocast(output.device.type):
             R = self.core(values).to(output.device)
             return core.add_update(output, x.to(output), A, R, B)
 
@@ -139,7 +139,7 @@ def _inert() -> AdaptedMap:
     return copy
 
 
-def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
+def without_autocast(device_type: str) -> AbstractContextManager[Any]:
     """Autocast would round v and the core to half precision."""
     if torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)

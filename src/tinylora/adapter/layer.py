@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from tinylora.adapter import core, files
 from tinylora.adapter.factors import module_factors, projections
-from tinylora.adapter.hooks import AdaptedMap, FirstForward, without_beams
+from tinylora.adapter.hooks import AdaptedMap, FirstForward, without_autocast, without_beams
 from tinylora.adapter.modules import (
     LinearMap,
     clean_name,
@@ -295,8 +295,10 @@ class FoldReport:
 
 
 def _factors(linear: LinearMap, config: AdapterConfig) -> Factors:
+    weight = read_weight(linear)
     try:
-        return module_factors(read_weight(linear), linear.name, config)
+        with without_autocast(weight.device.type):
+            return module_factors(weight, linear.name, config)
     except RequestError as error:
         raise RequestError(f"{linear.name}: {error}") from None
 
