@@ -22,8 +22,8 @@ from tinylora.errors import TinyLoraError
 from tinylora.models import Base, encode_prompt
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Engine, Sampling
-from tinylora.tasks.task import Problem, Task
-from tinylora.train.grpo import Grade, Text, grade_groups, one_by_one
+from tinylora.tasks.task import Grade, Problem, Task
+from tinylora.train.rollouts import Text, grade_groups, one_by_one
 
 NUM_RANDOM = 10  # random v of the same norm, among the controls
 Z_95 = 1.959964

@@ -18,8 +18,8 @@ from tinylora.models import Base, check_context, load_model
 from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks import Task, load_task
-from tinylora.train.grpo import derive_seed
 from tinylora.train.report import accuracy_text
+from tinylora.train.rollouts import derive_seed
 
 
 class Measure:

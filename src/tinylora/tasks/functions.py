@@ -11,10 +11,9 @@ from typing import Any
 
 from tinylora.errors import TinyLoraError
 from tinylora.rewards.verdict import Verdict
-from tinylora.tasks.task import Problem
+from tinylora.tasks.task import Grade, Problem
 
 RewardFunction = Callable[..., Sequence[float | None]]
-Grade = Callable[[Sequence[Problem], Sequence[str]], Sequence[Verdict]]
 
 
 def as_grade(reward: RewardFunction) -> Grade:

@@ -24,6 +24,10 @@ class Problem:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
+Grade = Callable[[Sequence[Problem], Sequence[str]], Sequence[Verdict]]
+"""A grader of many completions in one call: the problem of each, and its text."""
+
+
 @dataclass(frozen=True)
 class Task:
     """What to learn and how to tell that it was learned.

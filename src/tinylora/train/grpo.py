@@ -26,7 +26,7 @@ from tinylora.config import TrainConfig
 from tinylora.errors import TinyLoraError
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Engine, Sampling
-from tinylora.tasks.task import Task
+from tinylora.tasks.task import Grade, Task
 from tinylora.train import losses
 from tinylora.train.batching import (
     MicroBatch,
@@ -43,7 +43,6 @@ from tinylora.train.checkpoint import load_checkpoint, save_checkpoint
 from tinylora.train.interrupt import deferred_interrupt
 from tinylora.train.metrics import PhaseClock, RunLog
 from tinylora.train.rollouts import (
-    Grade,
     Rollouts,
     Text,
     check_judged,

@@ -17,13 +17,11 @@ from torch import Tensor
 from tinylora.errors import TinyLoraError
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion
-from tinylora.tasks.task import Problem, Task
+from tinylora.tasks.task import Grade, Problem, Task
 from tinylora.train.losses import has_variance
 
 MAX_UNJUDGED_SHARE = 0.05  # of a step's completions; beyond it the grader is broken, not the model
 SAMPLES_PER_STEP = 4  # completions of each step that samples.jsonl keeps
-
-Grade = Callable[[Sequence[Problem], Sequence[str]], Sequence[Verdict]]
 
 
 @dataclass(frozen=True)

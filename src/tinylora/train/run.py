@@ -25,7 +25,7 @@ from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks import load_task
 from tinylora.tasks.functions import RewardFunction, as_grade
-from tinylora.tasks.task import Problem, Task
+from tinylora.tasks.task import Grade, Problem, Task
 from tinylora.train.folder import (
     RunFolder,
     check_free,
@@ -34,9 +34,10 @@ from tinylora.train.folder import (
     write_config,
     write_json,
 )
-from tinylora.train.grpo import Grade, Text, derive_seed, train_grpo
+from tinylora.train.grpo import train_grpo
 from tinylora.train.metrics import RunLog
 from tinylora.train.report import draw_curve, end_table
+from tinylora.train.rollouts import Text, derive_seed
 from tinylora.train.tables import sharing_table
 
 STORE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
