@@ -22,8 +22,6 @@ from tinylora.models import check_context
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Completion, Sampling
 
-COMPACT_AT = 1 / 8  # of the rows finished: copying what remains then costs less than carrying them
-
 
 class TransformersEngine:
     """Samples from `policy.model` inside `policy.rollout()`.
@@ -109,7 +107,7 @@ class BufferLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:  # the prompt: kept as it is until `select` makes room
+        if not self.is_initialized:  # the prompt: kept as it is until `expand` makes room
             self.dtype, self.device = key_states.dtype, key_states.device
             self.keys, self.values, self.is_initialized = key_states, value_states, True
             self.length = key_states.shape[-2]
@@ -120,15 +118,22 @@ class BufferLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def select(self, rows: Tensor, capacity: int) -> None:
-        """Keep these rows (each as often as it is named), with room for `capacity` tokens."""
-        self.keys = self._resized(self.keys, rows, capacity)
-        self.values = self._resized(self.values, rows, capacity)
+    def expand(self, num_copies: int, capacity: int) -> None:
+        """Each row `num_copies` times, one after the other, with room for `capacity` tokens."""
+        self.keys = self._expanded(self.keys, num_copies, capacity)
+        self.values = self._expanded(self.values, num_copies, capacity)
 
-    def _resized(self, old: Tensor, rows: Tensor, capacity: int) -> Tensor:
-        new = old.new_empty(len(rows), old.shape[1], capacity, old.shape[3])
-        new[:, :, : self.length] = old[:, :, : self.length][rows]
-        return new
+    def _expanded(self, old: Tensor, num_copies: int, capacity: int) -> Tensor:
+        num_rows, num_heads, length, size = old.shape
+        new = old.new_empty(num_rows, num_copies, num_heads, capacity, size)
+        new[:, :, :, :length] = old[:, None]
+        return new.flatten(0, 1)  # (rows * copies, heads, capacity, size)
+
+    def move(self, source: Tensor, target: Tensor, num_rows: int) -> None:
+        """Copy rows over others in place, then keep the first `num_rows`."""
+        for buffer in (self.keys, self.values):
+            buffer[target, :, : self.length] = buffer[source, :, : self.length]
+        self.keys, self.values = self.keys[:num_rows], self.values[:num_rows]
 
     def get_seq_length(self) -> int:
         return self.length
@@ -141,16 +146,10 @@ class _Rows:
     index: Tensor  # (rows,)
     next_position: Tensor  # (rows,)
     padding: Tensor | None  # (rows, ..., capacity), as `_Batch._padding` makes it
-    is_done: Tensor  # (rows,) finished, but not yet out of the batch
 
     def select(self, rows: Tensor) -> "_Rows":
         padding = None if self.padding is None else self.padding[rows]
-        return _Rows(
-            self.index[rows],
-            self.next_position[rows],
-            padding,
-            torch.zeros_like(self.is_done[rows]),
-        )
+        return _Rows(self.index[rows], self.next_position[rows], padding)
 
 
 class _Batch:
@@ -179,11 +178,10 @@ class _Batch:
             tokens, logprobs = draw(logits, noise_B_T[rows.index, t], self.sampling.temperature)
             tokens_B_T[rows.index, t] = tokens
             logprobs_B_T[rows.index, t] = logprobs
-            is_end = torch.isin(tokens, self.eos) & ~rows.is_done
+            is_end = torch.isin(tokens, self.eos)
             lengths_B[rows.index[is_end]] = t + 1
-            rows.is_done |= is_end
-            tokens, rows = self._drop_finished(tokens, rows)
-            if not len(rows.index) or t + 1 == budget:
+            tokens, rows = self._drop(is_end, tokens, rows)
+            if not len(tokens) or t + 1 == budget:
                 break
             logits = self._forward(tokens, rows)
         return self._completions(tokens_B_T, logprobs_B_T, lengths_B)
@@ -202,13 +200,13 @@ class _Batch:
             use_cache=True,
             logits_to_keep=1,
         )
+        for layer in self._layers:
+            layer.expand(self.num_samples, self.capacity)
         copies = torch.arange(len(lengths), device=self.device).repeat_interleave(self.num_samples)
-        self._select_cache(copies)
         rows = _Rows(
             index=torch.arange(len(copies), device=self.device),
             next_position=lengths[copies],
             padding=self._padding(is_token)[copies] if has_padding else None,
-            is_done=torch.zeros(len(copies), dtype=torch.bool, device=self.device),
         )
         return output.logits[:, -1][copies], rows
 
@@ -238,18 +236,21 @@ class _Batch:
         logits: Tensor = output.logits[:, -1]  # (rows, vocabulary)
         return logits
 
-    def _drop_finished(self, tokens: Tensor, rows: _Rows) -> tuple[Tensor, _Rows]:
-        num_done = int(rows.is_done.sum())
-        if num_done < len(tokens) and num_done <= COMPACT_AT * len(tokens):
-            return tokens, rows
-        keep = (~rows.is_done).nonzero().squeeze(1)
-        if len(keep):
-            self._select_cache(keep)
-        return tokens[keep], rows.select(keep)
+    def _drop(self, is_end: Tensor, tokens: Tensor, rows: _Rows) -> tuple[Tensor, _Rows]:
+        """Fill the places of finished rows with rows from the end, and cut the end off.
 
-    def _select_cache(self, rows: Tensor) -> None:
+        Only as many rows are copied as have finished; their order is no matter, `index` knows it.
+        """
+        num_left = len(tokens) - int(is_end.sum())
+        if num_left == len(tokens):
+            return tokens, rows
+        target = is_end[:num_left].nonzero().squeeze(1)
+        source = num_left + (~is_end[num_left:]).nonzero().squeeze(1)
         for layer in self._layers:
-            layer.select(rows, self.capacity)
+            layer.move(source, target, num_left)
+        order = torch.arange(num_left, device=self.device)
+        order[target] = source
+        return tokens[order], rows.select(order)
 
     @property
     def _layers(self) -> list[BufferLayer]:

@@ -12,6 +12,7 @@ It does not cover: encoder-decoders; models whose logits are more than their out
 to the last hidden state (`check_model` refuses them).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -206,12 +207,12 @@ def best_samples_per_row(model: Any, samples: Sequence[Sample]) -> int:
     linear: int = 2 * sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
     attention: int = 4 * model.config.num_hidden_layers * model.config.hidden_size
 
-    def cost(count: int) -> float:
-        length = prompt + count * completion
-        share = 0.5 if count == 1 else 1.0  # of the scores: without a mask, half are never computed
-        return (linear * length + ATTENTION_COST * share * attention * length**2) / count
+    def cost(num_rows: int) -> float:
+        length = prompt + completion * most / num_rows
+        share = 0.5 if num_rows == most else 1.0  # of the scores: without a mask, half are skipped
+        return num_rows * (linear * length + ATTENTION_COST * share * attention * length**2)
 
-    return min(range(1, most + 1), key=cost)
+    return math.ceil(most / min(range(1, most + 1), key=cost))
 
 
 def can_share_prompts(model: Any) -> bool:
