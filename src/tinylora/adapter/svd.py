@@ -9,7 +9,6 @@ cluster, W does not define the vectors, and `is_defined` is False.
 This does **not** find small singular values well: it works on W^T W, for the leading ones.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +18,12 @@ from tinylora.adapter.stream import keyed_signs
 from tinylora.errors import RequestError
 
 NEAR_EQUAL = 1e-4  # relative gap between singular values that counts as none
-VECTOR_ERROR = 1e-6  # the angle by which a kept vector may be off
-VALUE_ERROR = 1e-7  # the relative residual at which a near-equal edge is believed
-ROUGH = 1e-7  # the relative residual at which fp32 has done what it can
+VECTOR_ERROR = 5e-6  # the angle by which a kept vector may be off
+VALUE_ERROR = 1e-6  # the relative residual at which values and their gaps are believed
 LARGE = 2**20  # elements from which on a rough start in fp32 pays
 BLOCK = 16
 MAX_BLOCKS = 40
+TINY = 1e-300
 SLAB = 256  # rows of W that are converted at a time: they stay in the processor's cache
 
 
@@ -64,21 +63,39 @@ def truncated_svd(W: Tensor, rank: int, subspace: str = "top") -> Factors:
             "singular directions. Use a smaller rank, or leave such modules out of targets."
         )
     T = W if W.shape[0] >= W.shape[1] else W.mT  # tall: (m, n), m >= n
-    _check_finite(T)
     found = _krylov(T, rank) if subspace == "top" else None
     method = "full" if found is None else "krylov"
-    values, right, edge_gap = found or _full(T, rank, subspace)
-    ahead, back = _through(T, right)
-    scale = values.clamp_min(torch.finfo(values.dtype).tiny)[:, None]
-    left = ahead / scale
-    residual = torch.linalg.vector_norm(back / scale - values[:, None] * right, dim=1) / scale[:, 0]
+    left, values, right, edge_gap, residual = found or _full(T, rank, subspace)
     U, V = (left, right) if W.shape[0] >= W.shape[1] else (right, left)
-    return _canonical(Factors(U.mT, values, V.mT, edge_gap, float(residual.max()), method))
+    return _canonical(Factors(U.mT, values, V.mT, edge_gap, residual, method))
 
 
 # Vectors are rows from here on: BLAS multiplies X T^T several times faster than T X.
-Found = tuple[Tensor, Tensor, float]  # values (r,), right vectors (r, n), edge gap
-Criterion = Callable[[Tensor, Tensor, int], bool]  # of squares, residuals, rank
+Found = tuple[Tensor, Tensor, Tensor, float, float]  # left, values, right, edge gap, residual
+
+
+def _krylov(T: Tensor, rank: int) -> Found | None:
+    """The leading triplets by block Lanczos; None where it does not converge."""
+    block = _start(T, min(max(BLOCK, rank + 4), T.shape[1]))
+    for dtype in (torch.float32, torch.float64) if T.numel() >= LARGE else (torch.float64,):
+        block = _lanczos(T, _orthonormal(block.to(dtype))[0], rank)
+        left, squares, right, residuals = _rayleigh_ritz(T, block[: rank + 1])
+        if _is_certain(squares, residuals, rank):
+            values = squares.sqrt()
+            residual = float((residuals / squares)[:rank].max())
+            return left[:rank], values[:rank], right[:rank], _edge_gap(values, rank), residual
+    return None
+
+
+def _full(T: Tensor, rank: int, subspace: str) -> Found:
+    _through(T, T.new_ones(1, T.shape[1], dtype=torch.float32))  # LAPACK does not like inf or nan
+    _, values, right = torch.linalg.svd(T.double(), full_matrices=False)
+    first = 0 if subspace == "top" else (len(values) - rank) // 2
+    below = _edge_gap(values[first:], rank)
+    above = 1.0 if first == 0 else _edge_gap(values[first - 1 :], 1)
+    left, squares, right, residuals = _rayleigh_ritz(T, right[first : first + rank])
+    residual = float((residuals / squares.clamp_min(TINY)).max())
+    return left, squares.sqrt(), right, min(below, above), residual
 
 
 def _through(T: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,39 +105,40 @@ def _through(T: Tensor, X: Tensor) -> tuple[Tensor, Tensor]:
         slab = rows.to(X.dtype)
         ahead.append(X @ slab.mT)
         back.addmm_(ahead[-1], slab)
+    if not bool(torch.isfinite(back).all()):
+        raise RequestError("The weights hold inf or nan: their singular vectors do not exist.")
     return torch.cat(ahead, dim=1), back
 
 
-def _check_finite(T: Tensor) -> None:
-    _, image = _through(T, T.new_ones(1, T.shape[1], dtype=torch.float32))
-    if not bool(torch.isfinite(image).all()):
-        raise RequestError("The weights hold inf or nan: their singular vectors do not exist.")
-
-
-def _krylov(T: Tensor, rank: int) -> Found | None:
-    """The leading triplets by block Lanczos; None where it does not converge."""
-    width = min(max(BLOCK, rank + 4), T.shape[1])
-    block = _start(T, width)
-    if T.numel() >= LARGE:
-        _, rough, _ = _lanczos(T, block.float(), rank, _is_rough)
-        block = torch.linalg.qr(rough.mT.double())[0].mT.contiguous()
-    squares, vectors, is_certain = _lanczos(T, block, rank, _is_certain)
-    values = squares.sqrt()
-    return (values[:rank], vectors[:rank], _edge_gap(values, rank)) if is_certain else None
-
-
-def _lanczos(
-    T: Tensor, block: Tensor, rank: int, is_enough: Criterion
-) -> tuple[Tensor, Tensor, bool]:
-    """Block Lanczos on T^T T with full reorthogonalisation, in the dtype of `block`.
+def _rayleigh_ritz(T: Tensor, X: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The best triplets within the rows of X, in float64 whatever X was computed in.
 
     Returns:
-        All Ritz values, the first vectors (as many as the block has), and whether it was enough.
+        left (k, m), squared values (k,), right (k, n), and ||T^T T y - square y|| of each (k,):
+        divided by the square that is ||T^T u - s v|| / s, and T v = s u by construction.
+    """
+    X = _orthonormal(X.double())[0]
+    ahead, back = _through(T, X)
+    squares, Y = torch.linalg.eigh(X @ back.mT)
+    squares, Y = squares.flip(0).clamp_min(0), Y.flip(1)
+    right = Y.mT @ X
+    residuals = torch.linalg.vector_norm(Y.mT @ back - squares[:, None] * right, dim=1)
+    left: Tensor = Y.mT @ ahead / squares.sqrt().clamp_min(TINY)[:, None]
+    return left, squares, right, residuals
+
+
+def _lanczos(T: Tensor, block: Tensor, rank: int) -> Tensor:
+    """Block Lanczos on T^T T, in the dtype of `block`, as far as it has to go or can go.
+
+    Fully reorthogonalised: Q stays orthonormal, and H = Q T^T T Q^T is known from that alone.
+
+    Returns:
+        The leading Ritz vectors, as many as the block has.
     """
     width, n = block.shape
     max_blocks = min(MAX_BLOCKS, n // width)
     Q = block.new_empty(max_blocks * width, n)
-    H = block.new_zeros(max_blocks * width, max_blocks * width)  # Q T^T T Q^T
+    H = block.new_zeros(max_blocks * width, max_blocks * width)
     for step in range(max_blocks):
         old, new = slice(0, (step + 1) * width), slice(step * width, (step + 1) * width)
         Q[new] = block
@@ -128,31 +146,29 @@ def _lanczos(
         H[old, new] = Q[old] @ image.mT
         block, carry = _orthonormal(image - H[old, new].mT @ Q[old], Q[old])
         squares, Y = torch.linalg.eigh(H[old, old], UPLO="U")
-        squares, Y = squares.flip(0).clamp_min(0), Y.flip(1)[:, :width]
+        squares, Y = squares.flip(0).clamp_min(0)[: rank + 1], Y.flip(1)[:, :width]
         residuals = torch.linalg.vector_norm(carry @ Y[new, : rank + 1], dim=0)
-        if is_enough(squares[: rank + 1], residuals, rank):
-            return squares, Y.mT @ Q[old], True
-    return squares, Y.mT @ Q[old], False
+        is_floor = float(residuals.max()) <= 2 * torch.finfo(H.dtype).eps * float(squares[0])
+        if is_floor or _is_certain(squares, residuals, rank):
+            break
+    vectors: Tensor = Y.mT @ Q[old]
+    return vectors
 
 
-def _orthonormal(X: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
+def _orthonormal(X: Tensor, Q: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Rows Z and a factor C, X = C^T Z; Z is orthogonal to Q even where X is only rounding."""
-    once, carry = torch.linalg.qr(X.mT)
-    twice, correction = torch.linalg.qr(once - Q.mT @ (Q @ once))
-    return twice.mT.contiguous(), correction @ carry
+    Z, carry = torch.linalg.qr(X.mT)
+    if Q is not None:
+        Z, correction = torch.linalg.qr(Z - Q.mT @ (Q @ Z))
+        carry = correction @ carry
+    return Z.mT.contiguous(), carry
 
 
 def _start(T: Tensor, width: int) -> Tensor:
     """Any block will do, but the same one every time."""
     generator = torch.Generator().manual_seed(0)
-    block = torch.randn(T.shape[1], width, generator=generator, dtype=torch.float64)
-    start, _ = torch.linalg.qr(block.to(T.device))
-    rows: Tensor = start.mT.contiguous()
-    return rows
-
-
-def _is_rough(squares: Tensor, residuals: Tensor, rank: int) -> bool:
-    return float(residuals.max()) <= ROUGH * float(squares[rank - 1])
+    block = torch.randn(width, T.shape[1], generator=generator, dtype=torch.float64)
+    return block.to(T.device)
 
 
 def _is_certain(squares: Tensor, residuals: Tensor, rank: int) -> bool:
@@ -169,15 +185,6 @@ def _is_certain(squares: Tensor, residuals: Tensor, rank: int) -> bool:
     is_undefined = bool(near_equal[rank - 1 :].any())
     narrowest = min(gaps[~near_equal].tolist(), default=1.0)
     return is_undefined or float(relative[:rank].max()) <= VECTOR_ERROR * narrowest
-
-
-def _full(T: Tensor, rank: int, subspace: str) -> Found:
-    _, values, right = torch.linalg.svd(T.double(), full_matrices=False)
-    first = 0 if subspace == "top" else (len(values) - rank) // 2
-    below = _edge_gap(values[first:], rank)
-    above = 1.0 if first == 0 else _edge_gap(values[first - 1 :], 1)
-    kept = slice(first, first + rank)
-    return values[kept], right[kept], min(below, above)
 
 
 def _edge_gap(values: Tensor, rank: int) -> float:
