@@ -17,7 +17,7 @@ demo: $(VENV)/installed ## train 13 numbers on the embedded model (runs/demo is 
 	@$(OFFLINE) $(BIN)/tinylora train recipes/pocket/demo.yaml --output runs/demo $(ARGS)
 
 test: $(VENV)/installed-dev ## run the tests (pytest's options: make test ARGS="-k name")
-	@$(OFFLINE) $(BIN)/python -m pytest $(ARGS)
+	@$(OFFLINE) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: style and formatting
 	$(BIN)/ruff check .
