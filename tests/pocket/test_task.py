@@ -42,7 +42,8 @@ def test_train_and_test_share_no_skeleton():
 
     train, test = skeletons("train"), skeletons("test")
     assert not train & test
-    assert {s.split() for s in train} == {"train"} and {s.split() for s in test} == {"test"}
+    assert {s.split() for s in train} == {"train"}
+    assert {s.split() for s in test} == {"test"}
 
 
 def test_pages_never_show_a_test_skeleton_and_keep_one_habit():

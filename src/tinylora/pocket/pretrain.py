@@ -12,6 +12,7 @@ import os
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from tinylora.pocket.pages import draw_page
 from tinylora.pocket.tokenizer import ASSISTANT, END, USER, VOCABULARY_SIZE, build_tokenizer
 
 
-def build_model(args: argparse.Namespace) -> Qwen2ForCausalLM:
+def build_model(args: argparse.Namespace) -> Any:
     """A randomly initialised Qwen2 of the pocket's shape."""
     end_id = build_tokenizer().eos_token_id
     config = Qwen2Config(
@@ -33,7 +34,7 @@ def build_model(args: argparse.Namespace) -> Qwen2ForCausalLM:
         num_key_value_heads=args.hidden // 64,
         max_position_embeddings=512,
         tie_word_embeddings=True,
-        initializer_range=0.05,
+        initializer_range=args.init,
         bos_token_id=None,
         eos_token_id=end_id,
         pad_token_id=end_id,
@@ -69,7 +70,7 @@ class Pages:
         return (opened == 0) & (tokens != assistant)
 
 
-def answer_loss(model: Qwen2ForCausalLM, tokens: Tensor, is_answer: Tensor) -> Tensor:
+def answer_loss(model: Any, tokens: Tensor, is_answer: Tensor) -> Tensor:
     """Mean cross-entropy of the answers' tokens."""
     hidden = model.model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state
     keep_mask = is_answer[:, 1:]
@@ -85,16 +86,17 @@ def rate(step: int, args: argparse.Namespace) -> float:
     return float(args.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))))
 
 
-def save_checkpoint(path: Path, step: int, model: torch.nn.Module, adam: torch.optim.Adam) -> None:
+def save_checkpoint(path: Path, step: int, model: Any, adam: torch.optim.Adam) -> None:
     """Replace the checkpoint by the state after `step` steps, all or nothing."""
     part = path.with_suffix(".part")
     torch.save({"step": step, "model": model.state_dict(), "adam": adam.state_dict()}, part)
     os.replace(part, path)
 
 
-def save_model(model: Qwen2ForCausalLM, folder: Path) -> None:
+def save_model(model: Any, folder: Path) -> None:
     """Write a model folder in bf16 that AutoModelForCausalLM and AutoTokenizer load."""
-    half = Qwen2ForCausalLM(model.config).to(torch.bfloat16)
+    half: Any = Qwen2ForCausalLM(model.config)
+    half.to(torch.bfloat16)
     half.load_state_dict(model.state_dict())
     half.tie_weights()
     half.save_pretrained(folder)
@@ -130,7 +132,7 @@ def train(args: argparse.Namespace) -> None:
         tokens = pages.tokens(step)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             loss = answer_loss(model, tokens, pages.is_answer(tokens))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()
         adam.zero_grad()
@@ -165,6 +167,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--warmup", type=int, default=100, help="steps")
     parser.add_argument("--weight-decay", type=float, default=0.1)
+    parser.add_argument("--init", type=float, default=0.02, help="standard deviation of weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="about 2x on CPU; needs g++")
     parser.add_argument("--bf16", action="store_true", help="autocast, where the CPU has AMX")

@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         adapter = attach(probe.base.model, config)
         policy = TinyLoraPolicy(adapter)
         if seed == 0:
-            print("base          {:11.3f}  {:15.3f}".format(*probe.measure(policy)))
+            print("base          {:11.3f}  {:15.3f}".format(*probe.measure(policy)), flush=True)
         train_supervised(probe, policy, args.steps, args.batch, args.rate)
         results.append(probe.measure(policy))
         norm = float(adapter.v.detach().norm())

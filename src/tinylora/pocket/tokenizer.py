@@ -49,10 +49,10 @@ def build_tokenizer() -> Any:
     )
     learner.train_from_iterator(corpus(), trainer)
     learned = json.loads(learner.to_str())["model"]
-    tokenizer = Qwen2Tokenizer(
+    tokenizer: Any = Qwen2Tokenizer(
         vocab=learned["vocab"],
-        merges=[tuple(merge) for merge in learned["merges"]],
-        unk_token=None,
+        merges=[tuple(merge) for merge in learned["merges"]],  # type: ignore[misc]
+        unk_token=END,
         eos_token=END,
         pad_token=END,
         additional_special_tokens=[USER, ASSISTANT],
