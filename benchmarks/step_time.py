@@ -1,13 +1,15 @@
 """Seconds of a GRPO step, here and in stock TRL with PEFT's TinyLoRA: the same job in one run.
 
-    python benchmarks/step_time.py              # the same dtype (fp32) for both, then the defaults
-    python benchmarks/step_time.py --lengths natural
+    python benchmarks/step_time.py                    # fp32 for both, then each one's default
+    python benchmarks/step_time.py --lengths fixed
 
-The job is the pocket model on its task: 32 prompts x 8 completions, 13 tied numbers. With `fixed`
-lengths every completion has the same number of tokens on both sides (end tokens do not end it)
-and the reward is a coin, so that no group can be dropped for want of variance; with `natural`
-ones each side samples to the end token and the task rewards. A warm-up step comes first. In the
-fp32 run TRL is spared the activation checkpointing that it has on by default.
+The job is the pocket model on its task: 32 prompts x 8 completions, 13 tied numbers, the same
+problems in the same order. With `natural` lengths each side samples to the end token, from the
+same distribution, and the task rewards. With `fixed` lengths, the worst case for this project,
+every completion has 40 tokens (no end token ends it) and the reward is a coin, so that no row
+leaves a batch early and no group is dropped for want of variance. A warm-up step comes first; the
+medians of the steps after it are shown. In the fp32 run TRL is spared the activation checkpointing
+that it has on by default.
 """
 
 import argparse
@@ -49,6 +51,7 @@ from tinylora.tasks.task import Task
 from tinylora.train.grpo import Text, draw_problems, grpo_step, make_optimizer
 
 PHASES = ("rollout", "grade", "learn")
+FIXED_TOKENS = 40
 
 
 def coin(gold: str, completion: str) -> Verdict:
@@ -82,7 +85,6 @@ def time_ours(folder: Path, task: Task, args: argparse.Namespace) -> Steps:
         steps=args.steps + 1,
         prompts_per_step=args.prompts,
         samples_per_prompt=args.samples,
-        max_new_tokens=args.max_new_tokens,
         normalizer="token",
         learning_rate=1e-3,
     )
@@ -160,7 +162,7 @@ def time_trl(folder: Path, task: Task, args: argparse.Namespace, same_dtype: boo
         pairs = zip(gold, completions, strict=True)
         return [task.grade(answer, turn[0]["content"]).score for answer, turn in pairs]
 
-    fixed = {"min_new_tokens": args.max_new_tokens} if args.lengths == "fixed" else None
+    fixed = {"min_new_tokens": task.max_new_tokens} if args.lengths == "fixed" else None
     fp32 = {
         "bf16": False,
         "gradient_checkpointing": False,
@@ -172,7 +174,7 @@ def time_trl(folder: Path, task: Task, args: argparse.Namespace, same_dtype: boo
         max_steps=args.steps + 1,
         per_device_train_batch_size=args.prompts * args.samples,
         num_generations=args.samples,
-        max_completion_length=args.max_new_tokens,
+        max_completion_length=task.max_new_tokens,
         generation_kwargs=fixed,
         learning_rate=1e-3,
         shuffle_dataset=False,
@@ -192,6 +194,7 @@ def time_trl(folder: Path, task: Task, args: argparse.Namespace, same_dtype: boo
         callbacks=[clock],
     )
     clock.trainer = trainer
+    trainer.remove_callback(transformers.PrinterCallback)
     numbers = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     if numbers != 13:
         raise SystemExit(f"PEFT trains {numbers} numbers, so this would not be the same job.")
@@ -217,8 +220,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=5, help="timed steps; the median counts")
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--max-new-tokens", type=int, default=40)
-    parser.add_argument("--lengths", choices=("fixed", "natural"), default="fixed")
+    parser.add_argument("--lengths", choices=("natural", "fixed"), default="natural")
     parser.add_argument("--dtype", choices=("same", "default", "both"), default="both")
     return parser.parse_args()
 
@@ -226,9 +228,10 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     warnings.filterwarnings("ignore")
+    transformers.utils.logging.disable_progress_bar()
     console, task = Console(width=100), pocket_task.make()
     if args.lengths == "fixed":
-        task = replace(task, grade=coin)
+        task = replace(task, grade=coin, max_new_tokens=FIXED_TOKENS)
     folder = args.model or pocket.model_folder()
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, "
     versions += f"TRL {trl.__version__}, PEFT {peft.__version__}"

@@ -343,7 +343,9 @@ def test_the_time_limit_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
     assert policy.v.any()
 
 
-def test_ctrl_c_finishes_the_step_and_leaves_a_checkpoint(tmp_path: Path) -> None:
+def test_ctrl_c_finishes_the_step_and_leaves_a_checkpoint(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     calls: list[int] = []
 
     def grade(problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
@@ -356,6 +358,7 @@ def test_ctrl_c_finishes_the_step_and_leaves_a_checkpoint(tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "stopped", grade=grade)
     assert signal.getsignal(signal.SIGINT) is before
+    assert "Finishing this step" in capfd.readouterr().err
     assert len((tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()) == 2
     resumed = train(tmp_path / "stopped", resume=True)[0].v
     assert torch.equal(resumed, train(tmp_path / "whole")[0].v)

@@ -1,10 +1,13 @@
 """Ctrl-C at a moment of our choice, so that what is saved is a whole step."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+NOTICE = b"\nFinishing this step; its checkpoint will be written. Ctrl-C again stops at once.\n"
 
 
 @contextmanager
@@ -21,6 +24,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(number)
+        os.write(2, NOTICE)  # print may be what the signal interrupted
         signal.signal(signal.SIGINT, before)
 
     signal.signal(signal.SIGINT, note)
