@@ -163,7 +163,7 @@ def _label_table(result: Mapping[str, Any]) -> Table | None:
         return None
     table = Table(
         "kind of answer",
-        title="share of each kind of answer, and how many of them were right",
+        title="kinds of answers: their share, and how many were right",
         title_justify="left",
     )
     for kind in kinds:
