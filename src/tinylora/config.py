@@ -176,8 +176,10 @@ class TrainConfig(_Settings):
         default="constant",
         description="the loss is divided by tokens, per completion, or by the budget",
     )
-    micro_batch_tokens: int = Field(
-        default=16384, ge=1, description="tokens in one forward and backward pass"
+    micro_batch_tokens: Annotated[int | None, OrNone] = Field(
+        default=None,
+        ge=1,
+        description="tokens in one forward and backward pass (none: 2048 on a CPU, else 16384)",
     )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",

@@ -88,6 +88,11 @@ def pack(samples: Sequence[Sample], samples_per_row: int) -> list[Row]:
     return rows
 
 
+def default_micro_batch_tokens(device: torch.device) -> int:
+    """Few on a CPU, whose caches then hold the activations (a third faster); many elsewhere."""
+    return 2048 if device.type == "cpu" else 16384
+
+
 def split_rows(rows: Sequence[Row], max_tokens: int) -> list[list[Row]]:
     """Rows sorted by length and cut so that each cut, padded, holds at most `max_tokens`.
 

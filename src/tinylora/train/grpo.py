@@ -36,6 +36,7 @@ from tinylora.train.batching import (
     check_model,
     collate,
     completion_logprobs,
+    default_micro_batch_tokens,
     pack,
     split_rows,
 )
@@ -201,7 +202,9 @@ def make_batch(
     samples = [Sample(p, rollouts.prompts_P[p], completion.token_ids) for p, completion in kept]
     rows = pack(samples, best_samples_per_row(policy.model, samples))
     flat = torch.stack([advantages_T, rollout_T, weights_T, *torch.zeros(3, len(rollout_T))])
-    return Batch(split_rows(rows, config.micro_batch_tokens), *flat.to(policy.model.device))
+    device = policy.model.device
+    max_tokens = config.micro_batch_tokens or default_micro_batch_tokens(device)
+    return Batch(split_rows(rows, max_tokens), *flat.to(device))
 
 
 def learn(
