@@ -13,6 +13,7 @@ to the last hidden state (`check_model` refuses them).
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -202,7 +203,7 @@ def best_samples_per_row(model: Any, samples: Sequence[Sample]) -> int:
     """
     if not samples or not can_share_prompts(model):
         return 1
-    most = max(sum(s.group == group for s in samples) for group in {s.group for s in samples})
+    most = max(Counter(sample.group for sample in samples).values())
     prompt = sum(len(s.prompt) for s in samples) / len(samples)
     completion = sum(len(s.completion) for s in samples) / len(samples)
     embeddings = {
