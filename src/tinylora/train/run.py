@@ -88,13 +88,14 @@ def train(
     """
     start = time.monotonic()
     console = console or Console()
-    job = prepare(config or TrainConfig(), model, tokenizer, task, reward)
+    config = config or TrainConfig()
+    if not resume:
+        check_free(new_folder(config, "task"))  # before a large model is loaded
+    job = prepare(config, model, tokenizer, task, reward)
     folder = new_folder(job.config, job.task.name)
     if resume:
         check_same_run(folder, job.config)
-    else:
-        check_free(folder)
-    if config is not None and config.params is not None:
+    if config.params is not None:
         console.print(_sharing(job))
     seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
     try:
