@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -121,7 +122,10 @@ def test_wandb_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     log.step(metrics_at(1), [])
     log.close()
     (record,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    assert b"reward" in record.read_bytes()
+    deadline = time.monotonic() + 60  # its own process writes the record
+    while b"reward" not in record.read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_trackio_writes_offline(tmp_path: Path) -> None:

@@ -198,7 +198,11 @@ def _tensorboard(folder: Path, settings: Mapping[str, Any]) -> Tracker:
 def _wandb(folder: Path, settings: Mapping[str, Any]) -> Tracker:
     wandb = _import("wandb", "wandb")
     run = wandb.init(
-        project="tinylora", name=folder.name, dir=str(folder), config=dict(settings), reinit=True
+        project="tinylora",
+        name=folder.name,
+        dir=str(folder),
+        config=dict(settings),
+        reinit="finish_previous",
     )
     return (lambda step, metrics: run.log(dict(metrics), step=step)), run.finish
 
