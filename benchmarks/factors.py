@@ -1,7 +1,7 @@
 """Time and residual of the frozen factors of a 7B model, against the SVD that PEFT computes.
 
-    python benchmarks/factors.py                       # every shape, both spectra; ~10 min on 2 cores
-    python benchmarks/factors.py --shapes q,k          # only these; the total then covers them alone
+    python benchmarks/factors.py                 # every shape, both spectra; some 10 minutes
+    python benchmarks/factors.py --shapes q,k    # only these; the total covers them alone
 
 Shapes are those of Qwen2.5-7B, each measured once and multiplied by its count. Weights are bf16
 with singular values k^-0.3 over a Gaussian floor ("decay"), and with the sixteen leading values

@@ -39,7 +39,7 @@ def test_add_update_agrees_with_delta_weight_for_a_core_that_is_not_symmetric():
         for shape in ((2, 5), (2, 2), (4, 2), (3, 6, 5))
     )
     expected = x @ core.delta_weight(A, R, B).mT
-    assert torch.allclose(core.add_update(torch.zeros(3, 6, 4), x, A, R, B), expected)
+    assert torch.allclose(core.add_update(torch.zeros(3, 6, 4).double(), x, A, R, B), expected)
 
 
 def test_delta_norm_is_the_frobenius_norm_of_the_update():
