@@ -7,9 +7,9 @@ The job is the pocket model on its task: 32 prompts x 8 completions, 13 tied num
 problems in the same order. With `natural` lengths each side samples to the end token, from the
 same distribution, and the task rewards. With `fixed` lengths, the worst case for this project,
 every completion has 40 tokens (no end token ends it) and the reward is a coin, so that no row
-leaves a batch early and no group is dropped for want of variance. A warm-up step comes first; the
-medians of the steps after it are shown. In the fp32 run TRL is spared the activation checkpointing
-that it has on by default.
+leaves a batch early and no group is dropped for want of variance. In the fp32 run TRL is spared the
+activation checkpointing that it has on by default. After a warm-up step, the two sides take each
+step in turn, so that a machine busy with other things disturbs both alike; medians are shown.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import tempfile
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -66,39 +66,43 @@ class Steps:
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     tokens: list[float] = field(default_factory=list)
 
-    def median(self, phase: str) -> float:
-        return median(self.seconds[phase])
+    def add(self, seconds: Mapping[str, float], num_tokens: float) -> None:
+        for phase in (*PHASES, "step"):
+            self.seconds[phase].append(seconds[phase])
+        self.tokens.append(num_tokens)
 
 
-def time_ours(folder: Path, task: Task, args: argparse.Namespace) -> Steps:
-    """Steps of this project's loop; CPUs and fp32 are its default."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    policy = TinyLoraPolicy(tinylora.attach(model, AdapterConfig(u=13, num_groups=1)))
-    ends = () if args.lengths == "fixed" else (tokenizer.eos_token_id,)
-    text = Text(
-        lambda prompt: encode_prompt(tokenizer, prompt),
-        lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
-        ends,
-    )
-    config = TrainConfig(
-        steps=args.steps + 1,
-        prompts_per_step=args.prompts,
-        samples_per_prompt=args.samples,
-        normalizer="token",
-        learning_rate=1e-3,
-    )
-    engine, optimizer = TransformersEngine(policy), make_optimizer(policy, config)
-    steps = Steps()
-    for step in range(args.steps + 1):
-        rollouts, metrics = grpo_step(policy, engine, task, text, config, step, optimizer)
-        if step == 0:
-            continue
-        for phase in PHASES:
-            steps.seconds[phase].append(metrics[f"seconds_{phase}"])
-        steps.seconds["step"].append(metrics["seconds"])
-        steps.tokens.append(sum(len(c.token_ids) for c in rollouts.completions))
-    return steps
+class Ours:
+    """This project's loop, a step at a time; fp32 is its default on a CPU."""
+
+    def __init__(self, folder: Path, task: Task, args: argparse.Namespace) -> None:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.policy = TinyLoraPolicy(tinylora.attach(model, AdapterConfig(u=13, num_groups=1)))
+        self.text = Text(
+            lambda prompt: encode_prompt(tokenizer, prompt),
+            lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
+            () if args.lengths == "fixed" else (tokenizer.eos_token_id,),
+        )
+        self.config = TrainConfig(
+            steps=args.steps + 1,
+            prompts_per_step=args.prompts,
+            samples_per_prompt=args.samples,
+            normalizer="token",
+            learning_rate=1e-3,
+        )
+        self.task, self.timed = task, Steps()
+        self.engine = TransformersEngine(self.policy)
+        self.optimizer = make_optimizer(self.policy, self.config)
+
+    def step(self, step: int) -> None:
+        """Step `step`, counted from 0, which is the warm-up."""
+        rollouts, metrics = grpo_step(
+            self.policy, self.engine, self.task, self.text, self.config, step, self.optimizer
+        )
+        if step > 0:
+            phases = {phase: metrics[f"seconds_{phase}"] for phase in PHASES}
+            self.timed.add({**phases, "step": metrics["seconds"]}, rollouts.num_tokens)
 
 
 class TimedTrainer(GRPOTrainer):
@@ -106,7 +110,7 @@ class TimedTrainer(GRPOTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.clock: dict[str, float] = defaultdict(float)
-        self.timed, self.num_steps = Steps(), 0
+        self.timed = Steps()
         super().__init__(*args, **kwargs)
 
     def _timed(self, phase: str, call: Callable[[], Any]) -> Any:
@@ -126,31 +130,28 @@ class TimedTrainer(GRPOTrainer):
 
 
 class StepClock(transformers.TrainerCallback):
-    """Closes the books of `TimedTrainer` after each step; the first step is a warm-up."""
+    """Notes each step of `TimedTrainer` but the first, then lets our side take the same step."""
 
-    trainer: TimedTrainer
+    def __init__(self, ours: Ours) -> None:
+        self.ours = ours
+        self.trainer: TimedTrainer
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         self.trainer.clock.clear()
         self.start = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        seconds, clock, timed = (
-            time.perf_counter() - self.start,
-            self.trainer.clock,
-            self.trainer.timed,
-        )
-        if state.global_step == 1:
-            return
-        timed.seconds["step"].append(seconds)
-        timed.seconds["rollout"].append(clock["rollout"])
-        timed.seconds["grade"].append(clock["grade"])
-        timed.seconds["learn"].append(seconds - clock["rollout"] - clock["grade"])
-        timed.tokens.append(clock["tokens"])
+        seconds, clock = time.perf_counter() - self.start, self.trainer.clock
+        if state.global_step > 1:
+            learn = seconds - clock["rollout"] - clock["grade"]
+            self.trainer.timed.add({**clock, "learn": learn, "step": seconds}, clock["tokens"])
+        self.ours.step(state.global_step - 1)
 
 
-def time_trl(folder: Path, task: Task, args: argparse.Namespace, same_dtype: bool) -> Steps:
-    """Steps of stock TRL with PEFT's TinyLoRA: all modules share 13 numbers."""
+def time_both(
+    folder: Path, task: Task, args: argparse.Namespace, same_dtype: bool
+) -> tuple[Steps, Steps]:
+    """Steps of this project and of stock TRL with PEFT's TinyLoRA, in turn."""
     problems = [
         problem
         for step in range(args.steps + 1)
@@ -162,33 +163,12 @@ def time_trl(folder: Path, task: Task, args: argparse.Namespace, same_dtype: boo
         pairs = zip(gold, completions, strict=True)
         return [task.grade(answer, turn[0]["content"]).score for answer, turn in pairs]
 
-    fixed = {"min_new_tokens": task.max_new_tokens} if args.lengths == "fixed" else None
-    fp32 = {
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "model_init_kwargs": {"dtype": "float32"},
-    }
-    config = GRPOConfig(
-        output_dir=tempfile.mkdtemp(),
-        use_cpu=True,
-        max_steps=args.steps + 1,
-        per_device_train_batch_size=args.prompts * args.samples,
-        num_generations=args.samples,
-        max_completion_length=task.max_new_tokens,
-        generation_kwargs=fixed,
-        learning_rate=1e-3,
-        shuffle_dataset=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        log_level="error",
-        **(fp32 if same_dtype else {}),
-    )
-    clock = StepClock()
+    ours = Ours(folder, task, args)
+    clock = StepClock(ours)
     trainer = TimedTrainer(
         model=str(folder),
         reward_funcs=reward,
-        args=config,
+        args=trl_settings(task, args, same_dtype),
         train_dataset=Dataset.from_list(rows),
         peft_config=TinyLoraConfig(r=2, u=13, weight_tying=1.0, target_modules=list(SEVEN_MAPS)),
         callbacks=[clock],
@@ -199,17 +179,45 @@ def time_trl(folder: Path, task: Task, args: argparse.Namespace, same_dtype: boo
     if numbers != 13:
         raise SystemExit(f"PEFT trains {numbers} numbers, so this would not be the same job.")
     trainer.train()
-    return trainer.timed
+    return ours.timed, trainer.timed
+
+
+def trl_settings(task: Task, args: argparse.Namespace, same_dtype: bool) -> GRPOConfig:
+    """The job in TRL's words; what is not said here is its default."""
+    fp32: dict[str, Any] = {
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "model_init_kwargs": {"dtype": "float32"},
+    }
+    return GRPOConfig(
+        output_dir=tempfile.mkdtemp(),
+        use_cpu=True,
+        max_steps=args.steps + 1,
+        per_device_train_batch_size=args.prompts * args.samples,
+        num_generations=args.samples,
+        max_completion_length=task.max_new_tokens,
+        generation_kwargs=(
+            {"min_new_tokens": task.max_new_tokens} if args.lengths == "fixed" else None
+        ),
+        learning_rate=1e-3,
+        shuffle_dataset=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        **(fp32 if same_dtype else {}),
+    )
 
 
 def table(title: str, ours: Steps, theirs: Steps) -> Table:
-    """Seconds a step by phase, and how many times longer TRL takes."""
+    """Median seconds by phase, and the median over steps of how many times longer TRL takes."""
     table = Table(title=title, title_justify="left")
     for column in ("phase", "tinylora, s", "TRL + PEFT, s", "ratio"):
         table.add_column(column, justify="left" if column == "phase" else "right")
     for phase in (*PHASES, "step"):
-        a, b = ours.median(phase), theirs.median(phase)
-        table.add_row(phase, f"{a:.3f}", f"{b:.3f}", f"{b / a:.1f}x")
+        pairs = list(zip(ours.seconds[phase], theirs.seconds[phase], strict=True))
+        a, b = (median(side) for side in zip(*pairs, strict=True))
+        table.add_row(phase, f"{a:.3f}", f"{b:.3f}", f"{median(b / a for a, b in pairs):.1f}x")
     table.add_row("tokens", f"{median(ours.tokens):.0f}", f"{median(theirs.tokens):.0f}", "")
     return table
 
@@ -240,7 +248,7 @@ def main() -> None:
     for dtype, title in (("same", "fp32 for both"), ("default", "each one's default")):
         if args.dtype not in (dtype, "both"):
             continue
-        ours, theirs = time_ours(folder, task, args), time_trl(folder, task, args, dtype == "same")
+        ours, theirs = time_both(folder, task, args, dtype == "same")
         console.print(table(f"{title}, {args.lengths} lengths", ours, theirs))
 
 
