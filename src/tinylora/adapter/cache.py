@@ -50,7 +50,7 @@ def _key(W: Tensor, rank: int, subspace: str) -> str:
 def _digest(*tensors: Tensor) -> bytes:
     total = hashlib.sha256()
     for tensor in tensors:
-        total.update(tensor.contiguous().view(torch.uint8).cpu().numpy().data)
+        total.update(tensor.contiguous().flatten().view(torch.uint8).cpu().numpy().data)
     return total.digest()
 
 
