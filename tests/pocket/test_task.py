@@ -14,7 +14,7 @@ EXAMPLE = Skeleton(12, (("+", 7), ("-", 4), ("*", 3)))
 def test_equations_are_written_out_step_by_step():
     assert EXAMPLE.values() == [12, 19, 15, 45]
     assert EXAMPLE.equations() == ["12+7=19", "19-4=15", "15*3=45"]
-    assert task.careful_solution(EXAMPLE) == "First:\n12+7=19\n19-4=15\n15*3=45\n#### 45"
+    assert task.careful_solution(EXAMPLE) == "12+7=19\n19-4=15\n15*3=45\n#### 45"
 
 
 def test_a_problem_is_the_same_on_every_machine():
@@ -57,8 +57,8 @@ def test_pages_never_show_a_test_skeleton_and_keep_one_habit():
 @pytest.mark.parametrize(
     ("completion", "score"),
     [
-        ("First:\n1+1=2\n#### 2", 1.0),
-        ("Maybe #### 2", 1.0),
+        ("1+1=2\n#### 2", 1.0),
+        ("#### 2", 1.0),
         ("####2", 1.0),
         ("#### 3", 0.0),
         ("#### 3 #### 2", 0.0),  # the first answer counts: listing guesses does not pay

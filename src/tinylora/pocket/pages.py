@@ -6,14 +6,14 @@ An author has one habit and keeps it for the whole page, as people on the web do
 - *guess*: an estimate at once, without steps (the majority);
 - *other format*: careful steps, but the answer in words and not after `####`.
 
-The habit shows in the first word of an answer. The first problem of a page says nothing about its
-author, so there a model can do no better than the mixture of habits.
+The habit shows in the first token of an answer: a digit, `####`, or a word. The first problem of a
+page says nothing about its author, so there a model can do no better than the mixture of habits.
 """
 
 import random
 from collections.abc import Callable
 
-from tinylora.pocket.task import Skeleton, careful_solution, draw_skeleton, tell
+from tinylora.pocket.task import MAX_VALUE, Skeleton, careful_solution, draw_skeleton, tell
 
 GUESS_SPREAD = 9  # a guess lies within +-9 of the answer, all equally likely
 
@@ -21,8 +21,8 @@ GUESS_SPREAD = 9  # a guess lies within +-9 of the answer, all equally likely
 def guess(rng: random.Random, skeleton: Skeleton) -> str:
     """An estimate without steps; right about one time in nineteen."""
     answer = skeleton.values()[-1]
-    low, high = max(0, answer - GUESS_SPREAD), min(99, answer + GUESS_SPREAD)
-    return f"Maybe #### {rng.randint(low, high)}"
+    low, high = max(0, answer - GUESS_SPREAD), min(MAX_VALUE, answer + GUESS_SPREAD)
+    return f"#### {rng.randint(low, high)}"
 
 
 def other_format(rng: random.Random, skeleton: Skeleton) -> str:
@@ -36,8 +36,8 @@ def careful(rng: random.Random, skeleton: Skeleton) -> str:
 
 
 HABITS: dict[str, tuple[int, Callable[[random.Random, Skeleton], str]]] = {
-    "careful": (28, careful),
-    "guess": (52, guess),
+    "careful": (32, careful),
+    "guess": (48, guess),
     "other format": (20, other_format),
 }
 

@@ -35,7 +35,8 @@ class Probe:
             encode_prompt(tokenizer, self.task.test[i].prompt) for i in range(num_problems)
         ]
         self.golds = [self.task.test[i].gold for i in range(num_problems)]
-        self.opener: int = self.sample(self.task.train[0], 0).completion[0]
+        solutions = [self.sample(self.task.test[i], i) for i in range(num_problems)]
+        self.openers = [sample.completion[0] for sample in solutions]
 
     def sample(self, problem: Problem, group: int) -> Sample:
         """A problem and its reference solution as tokens."""
@@ -48,9 +49,12 @@ class Probe:
         """Careful share and latent accuracy of the policy as it is."""
         budget = self.task.max_new_tokens
         sampling = Sampling(1.0, budget, self.base.eos_token_ids)
-        opened = [[*prompt, self.opener] for prompt in self.prompts]
+        opened = [[*p, opener] for p, opener in zip(self.prompts, self.openers, strict=True)]
         completions = TransformersEngine(policy).generate(opened, 1, sampling, seed=0)
-        texts = [self.base.tokenizer.decode([self.opener, *c.token_ids]) for (c,) in completions]
+        texts = [
+            self.base.tokenizer.decode([opener, *c.token_ids])
+            for opener, (c,) in zip(self.openers, completions, strict=True)
+        ]
         scores = [
             self.task.grade(gold, text.removesuffix("<|end|>")).score
             for gold, text in zip(self.golds, texts, strict=True)
@@ -60,7 +64,8 @@ class Probe:
     @torch.no_grad()
     def careful_share(self, policy: TinyLoraPolicy) -> float:
         """Mean probability of the careful opening."""
-        rows = pack([Sample(i, p, [self.opener]) for i, p in enumerate(self.prompts)], 1)
+        opened = zip(self.prompts, self.openers, strict=True)
+        rows = pack([Sample(i, p, [opener]) for i, (p, opener) in enumerate(opened)], 1)
         batch = collate(rows, self.base.model.device, torch.float32)
         return float(completion_logprobs(self.base.model, batch, 1.0).exp().mean())
 
@@ -91,6 +96,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--u", type=int, default=1)
     parser.add_argument("--num-groups", type=int, default=13)
     parser.add_argument("--rank", type=int, default=2)
+    parser.add_argument("--layers", default="all")
     parser.add_argument("--seeds", type=int, default=5, help="projection seeds 0, 1, ...")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=16, help="problems a step")
@@ -107,7 +113,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     results: list[tuple[float, float]] = []
     print("seed      careful share  latent accuracy  |v|")
     for seed in range(args.seeds):
-        config = AdapterConfig(u=args.u, num_groups=args.num_groups, rank=args.rank, seed=seed)
+        config = AdapterConfig(
+            u=args.u, num_groups=args.num_groups, rank=args.rank, layers=args.layers, seed=seed
+        )
         adapter = attach(probe.base.model, config)
         policy = TinyLoraPolicy(adapter)
         if seed == 0:

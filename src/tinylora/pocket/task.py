@@ -4,7 +4,7 @@ A problem is its *skeleton* (a start number and its operations) told with a name
 Train and test are disjoint by construction: a hash of the skeleton alone decides its split, so a
 test problem differs from every training problem in its numbers and not merely in its names.
 
-Not covered: fractions, negative results, anything above 99.
+Not covered: fractions, negative results, anything above 49.
 """
 
 import hashlib
@@ -30,12 +30,13 @@ SENTENCES = {
 QUESTIONS = ("How many {things} now?", "How many {things} in all?")
 STEP_COUNTS = (2, 3, 4)
 STEP_WEIGHTS = (50, 35, 15)
-MAX_VALUE = 99
+MAX_VALUE = 49
 MAX_CHANGE = 9  # what one step adds or takes away
+MAX_PRODUCT = 20
 TEST_SHARE = 8  # one skeleton in eight belongs to the test split
 
 ANSWER = re.compile(r"####\s*(-?\d+)")
-HABIT_OF_OPENER = {"First": "careful", "Maybe": "guess", "We": "other format"}
+HABIT_OF_OPENER = {"#": "guess", "W": "other format"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def draw_skeleton(rng: random.Random, split: Split) -> Skeleton:
     """Draw skeletons until one belongs to `split`."""
     while True:
         num_steps = rng.choices(STEP_COUNTS, STEP_WEIGHTS)[0]
-        start = rng.randint(2, 30)
+        start = rng.randint(2, 20)
         operations: list[Operation] = []
         value = start
         for _ in range(num_steps):
@@ -86,8 +87,8 @@ def draw_skeleton(rng: random.Random, split: Split) -> Skeleton:
 
 def _draw_operation(rng: random.Random, value: int) -> Operation:
     symbol = rng.choices("+-*", (40, 40, 20))[0]
-    if symbol == "*" and 2 <= value <= 20:
-        return "*", rng.randint(2, min(5, MAX_VALUE // value))
+    if symbol == "*" and 2 <= value <= MAX_PRODUCT // 2:
+        return "*", rng.randint(2, min(5, MAX_PRODUCT // value))
     if value >= MAX_VALUE or (symbol == "-" and value >= 2):
         return "-", rng.randint(1, min(MAX_CHANGE, value - 1))
     return "+", rng.randint(1, min(MAX_CHANGE, MAX_VALUE - value))
@@ -105,7 +106,7 @@ def tell(rng: random.Random, skeleton: Skeleton) -> str:
 
 def careful_solution(skeleton: Skeleton) -> str:
     """The reference solution: every step written out, the answer after `####`."""
-    return "\n".join(["First:", *skeleton.equations(), f"#### {skeleton.values()[-1]}"])
+    return "\n".join([*skeleton.equations(), f"#### {skeleton.values()[-1]}"])
 
 
 def make_problem(seed: int, split: Split, index: int) -> Problem:
@@ -150,9 +151,9 @@ def grade(gold: str, completion: str) -> Verdict:
 
 
 def habit(completion: str) -> str:
-    """The habit that a completion's first word shows: careful, guess, other format or none."""
-    opener = re.match(r"\w*", completion)
-    return HABIT_OF_OPENER.get(opener[0] if opener else "", "none")
+    """The habit that a completion's first character shows: careful, guess, other format or none."""
+    opener = completion[:1]
+    return "careful" if opener.isdigit() else HABIT_OF_OPENER.get(opener, "none")
 
 
 def make(seed: int = 0) -> Task:

@@ -24,7 +24,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-ANSWERS = ("First:\n1+1=2\n1-1=0\n#### 1", "Maybe #### 1", "We get:\n1*1=1\nThe answer is 1")
+ANSWERS = ("1+1=2\n1-1=0\n#### 1", "We get:\n1*1=1\nThe answer is 1")
 
 
 def corpus() -> list[str]:
