@@ -169,7 +169,7 @@ def test_per_row_refuses_inputs_that_have_lost_their_rows():
         model.model.layers[0].mlp(torch.ones(6, 32))
 
 
-@pytest.mark.parametrize("by", ["argument", "config", "model"])
+@pytest.mark.parametrize("by", ["argument", "config", "position", "model"])
 def test_per_row_refuses_beams_even_where_the_rows_would_fit(by):
     model, adapter = adapted()
     model.generation_config.pad_token_id = 0
@@ -181,7 +181,7 @@ def test_per_row_refuses_beams_even_where_the_rows_would_fit(by):
         adapter.per_row(torch.zeros(4, *adapter.v.shape)),
         pytest.raises(RequestError, match="beam"),
     ):
-        model.generate(tokens(2), **arguments.get(by, {}))
+        model.generate(tokens(2), *([config] * (by == "position")), **arguments.get(by, {}))
     assert "generate" not in vars(model)
 
 

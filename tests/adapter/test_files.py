@@ -176,6 +176,17 @@ def test_an_adapter_of_another_model_is_refused_and_the_model_left_bare(tmp_path
     attach(other, config_of())
 
 
+def test_a_v_that_does_not_fit_its_settings_is_refused(tmp_path):
+    _, adapter = trained()
+    adapter.save(tmp_path / "a.safetensors")
+    contents = files.read(tmp_path / "a.safetensors")
+    files.write(tmp_path / "a.safetensors", replace(contents, v=torch.ones(4, 2)))
+    model = model_of()
+    with pytest.raises(RequestError, match="with other modules or groups"):
+        load(model, tmp_path / "a.safetensors")
+    attach(model, config_of())
+
+
 def test_numbers_that_cannot_be_stored_are_refused(tmp_path):
     _, adapter = trained()
     adapter.set_values(torch.full_like(adapter.v, 1e5))

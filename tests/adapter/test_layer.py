@@ -230,8 +230,8 @@ def test_autocast_computes_in_half_precision_and_never_rounds_v():
     adapter.set_values(values)
     seen = []
     item = next(iter(adapter._adapted.values()))
-    original = item.core
-    item.core = lambda v: seen.append(original(v)) or seen[-1]
+    original = item.mix
+    item.mix = lambda v: seen.append(original(v)) or seen[-1]
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         inside = logits(model, ids)
     assert torch.equal(seen[0].flatten(), values[0] @ item.P.flatten(1))

@@ -39,8 +39,10 @@ class AdaptedMap:
         """The weight is plain and in half precision."""
         return self.outer[0].dtype.itemsize < 4
 
-    def core(self, values: Tensor) -> Tensor:
+    def mix(self, values: Tensor) -> Tensor:
         """R (r, r) from v (num_groups, u), or (batch, r, r) from (batch, num_groups, u)."""
+        if self.P.device != values.device:
+            self.P = self.P.to(values.device)
         return core.mix(values[..., self.group, :], self.P)
 
     def add_update(
@@ -54,19 +56,21 @@ class AdaptedMap:
         x: Tensor = args[0] if args else next(iter(kwargs.values()))
         if values.dim() == 3:
             self._check_rows(x, values)
-        A, B = (factor.to(output) for factor in self.outer)
+        if self.outer[0].device != output.device:  # the model was moved after attaching
+            self.outer = self.outer[0].to(output.device), self.outer[1].to(output.device)
+        A, B = (factor.to(output.dtype) for factor in self.outer)
         with without_autocast(output.device.type):
-            R = self.core(values).to(output.device)
-            return core.add_update(output, x.to(output), A, R, B)
+            R = self.mix(values).to(output.device)
+            return core.add_update(output, x.to(output.dtype), A, R, B)
 
     def delta_weight(self, v: Tensor) -> Tensor:
         """W' - W, (d_out, d_in)."""
-        return core.delta_weight(self.A, self.core(v).to(self.A), self.B)
+        return core.delta_weight(self.A, self.mix(v).to(self.A), self.B)
 
     def fold(self, v: Tensor) -> None:
         """Write W + B R A into the weight, which is plain."""
         W = self.linear.weight()
-        A, B, R = (part.to(W.device) for part in (self.A, self.B, self.core(v)))
+        A, B, R = (part.to(W.device) for part in (self.A, self.B, self.mix(v)))
         if W.dtype == A.dtype:
             W.addmm_(B @ R, A)
         else:
@@ -118,19 +122,27 @@ def without_beams(model: nn.Module) -> Iterator[None]:
         return
 
     def checked(*args: Any, **kwargs: Any) -> Any:
-        config = kwargs.get("generation_config") or getattr(model, "generation_config", None)
-        if (kwargs.get("num_beams") or getattr(config, "num_beams", None) or 1) > 1:
+        configs = (
+            kwargs.get("generation_config"),
+            *args[1:2],
+            getattr(model, "generation_config", None),
+        )
+        asked = kwargs.get("num_beams"), *(getattr(c, "num_beams", None) for c in configs)
+        if (next(filter(None, asked), 1)) > 1:
             raise RequestError(
                 "per_row cannot serve beam search: beams move between the rows of the batch, and "
                 "with them the adapters. Sample instead (num_beams = 1)."
             )
         return generate(*args, **kwargs)
 
+    is_patched = "generate" in vars(model)
     model.generate = checked  # type: ignore[assignment]
     try:
         yield
     finally:
         del model.generate
+        if is_patched:
+            model.generate = generate
 
 
 def _inert() -> AdaptedMap:

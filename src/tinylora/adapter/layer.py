@@ -80,7 +80,8 @@ def load(model: nn.Module, path: str | Path) -> "TinyLora":
     contents = files.read(path)
     adapter = attach(model, contents.config)
     found = files.modules_hash(adapter.modules_by_group)
-    if (found, tuple(adapter.left_out)) != (contents.modules, contents.left_out):
+    here = (found, tuple(adapter.left_out), adapter.v.shape)
+    if here != (contents.modules, contents.left_out, contents.v.shape):
         adapter.detach()
         raise RequestError(
             f"{path} was trained on {contents.base or 'a model'} with other modules or groups than "
@@ -167,7 +168,10 @@ class TinyLora:
     def delta_rms(self) -> float:
         """The root mean square over all elements of W' - W, without forming any of them."""
         maps = self._adapted.values()
-        norms = [core.delta_norm(item.S, item.core(self.v.detach())) for item in maps]
+        cores = [item.mix(self.v.detach()) for item in maps]
+        norms = [
+            core.delta_norm(item.S.to(R.device), R) for item, R in zip(maps, cores, strict=True)
+        ]
         num_elements = sum(item.linear.d_out * item.linear.d_in for item in maps)
         return math.sqrt(float(torch.stack(norms).square().sum()) / num_elements)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinylora.adapter.sharing import module_types
@@ -98,11 +99,14 @@ def read_weight(linear: LinearMap, block: int = 256) -> Tensor:
         return linear.weight()
     parameter = next(linear.module.parameters(), torch.empty(0))
     dtype = parameter.dtype if parameter.dtype in PLAIN_DTYPES else torch.float32
-    units = torch.eye(linear.d_in, dtype=dtype, device=parameter.device)
+    places = torch.arange(linear.d_in, device=parameter.device)
     with torch.no_grad():
-        bias = linear.module(torch.zeros_like(units[:1]))
-        rows = [linear.module(part) - bias for part in torch.split(units, block)]
-    weight: Tensor = torch.cat(rows).mT
+        bias = linear.module(torch.zeros(1, linear.d_in, dtype=dtype, device=parameter.device))
+        columns = [
+            linear.module(F.one_hot(part, linear.d_in).to(dtype)) - bias
+            for part in torch.split(places, block)
+        ]
+    weight: Tensor = torch.cat(columns).mT
     return weight
 
 
