@@ -19,8 +19,8 @@ def test_equations_are_written_out_step_by_step():
 
 def test_a_problem_is_the_same_on_every_machine():
     problem = task.make().test[0]
-    assert problem.prompt == ("Mia has 22 stones. Mia sells 1. Mia loses 7. How many stones now?")
-    assert problem.gold == "14"
+    assert problem.prompt == ("Tom has 3 coins. Tom sells 2. Tom finds 4 more. How many coins now?")
+    assert problem.gold == "5"
 
 
 def test_every_solution_is_right_and_within_range():

@@ -65,9 +65,10 @@ class Pages:
 
     def is_answer(self, tokens: Tensor) -> Tensor:
         """Which tokens stand between an assistant mark and the end of its answer, end included."""
-        user, assistant = self.tokenizer.convert_tokens_to_ids([USER, ASSISTANT])
-        opened = (tokens == assistant).cumsum(1) - (tokens == user).cumsum(1)
-        return (opened == 0) & (tokens != assistant)
+        marks = self.tokenizer.convert_tokens_to_ids([USER, ASSISTANT])
+        is_user, is_assistant = (tokens == mark for mark in marks)
+        is_open: Tensor = is_assistant.cumsum(1) == is_user.cumsum(1)
+        return is_open & ~is_assistant
 
 
 def answer_loss(model: Any, tokens: Tensor, is_answer: Tensor) -> Tensor:
@@ -86,11 +87,54 @@ def rate(step: int, args: argparse.Namespace) -> float:
     return float(args.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))))
 
 
-def save_checkpoint(path: Path, step: int, model: Any, adam: torch.optim.Adam) -> None:
-    """Replace the checkpoint by the state after `step` steps, all or nothing."""
-    part = path.with_suffix(".part")
-    torch.save({"step": step, "model": model.state_dict(), "adam": adam.state_dict()}, part)
-    os.replace(part, path)
+class Pretraining:
+    """The model, its optimiser and its pages; goes on from the checkpoint in `args.out`."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.model = build_model(args)
+        decayed = [p for p in self.model.parameters() if p.ndim == 2]
+        plain = [p for p in self.model.parameters() if p.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": plain}]
+        self.adam = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.95), weight_decay=0.0)
+        self.pages = Pages(args.seed, args.batch, args.length)
+        self.checkpoint: Path = args.out / "pretrain.pt"
+        self.done = self.load() if self.checkpoint.exists() else 0
+        if args.compile:
+            self.model.model.compile(dynamic=False)
+
+    def load(self) -> int:
+        """Put back the checkpoint; returns how many steps it has behind it."""
+        saved = torch.load(self.checkpoint, weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        self.adam.load_state_dict(saved["adam"])
+        return int(saved["step"])
+
+    def save(self) -> None:
+        """Replace the checkpoint, all or nothing, and write the model folder."""
+        part = self.checkpoint.with_suffix(".part")
+        state = {
+            "step": self.done,
+            "model": self.model.state_dict(),
+            "adam": self.adam.state_dict(),
+        }
+        torch.save(state, part)
+        os.replace(part, self.checkpoint)
+        save_model(self.model, self.args.out)
+
+    def step(self) -> float:
+        """One optimiser step; returns the loss before it."""
+        for group in self.adam.param_groups:
+            group["lr"] = rate(self.done, self.args)
+        tokens = self.pages.tokens(self.done)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
+            loss = answer_loss(self.model, tokens, self.pages.is_answer(tokens))
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.adam.step()
+        self.adam.zero_grad()
+        self.done += 1
+        return loss.item()
 
 
 def save_model(model: Any, folder: Path) -> None:
@@ -107,54 +151,35 @@ def train(args: argparse.Namespace) -> None:
     """Run or go on with one pre-training."""
     torch.set_flush_denormal(True)
     args.out.mkdir(parents=True, exist_ok=True)
-    model = build_model(args)
-    decayed = [p for p in model.parameters() if p.ndim == 2]
-    plain = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": args.weight_decay}, {"params": plain}]
-    adam = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.95), weight_decay=0.0)
-    pages = Pages(args.seed, args.batch, args.length)
-    checkpoint = args.out / "pretrain.pt"
-    first = 0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(saved["model"])
-        adam.load_state_dict(saved["adam"])
-        first = saved["step"]
-    if args.compile:
-        model.model.compile(dynamic=False)
-    num_parameters = sum(p.numel() for p in model.parameters())
-    print(f"{num_parameters / 1e6:.2f} M parameters, steps {first} to {args.steps}", flush=True)
+    run = Pretraining(args)
+    num_parameters = sum(p.numel() for p in run.model.parameters())
+    print(f"{num_parameters / 1e6:.2f} M parameters, steps {run.done} to {args.steps}", flush=True)
     losses: list[float] = []
     started = time.monotonic()
-    for step in range(first, args.steps):
-        for group in adam.param_groups:
-            group["lr"] = rate(step, args)
-        tokens = pages.tokens(step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            loss = answer_loss(model, tokens, pages.is_answer(tokens))
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        adam.step()
-        adam.zero_grad()
-        losses.append(loss.item())
-        if (step + 1) % args.log_every == 0 or step + 1 == args.steps:
-            seconds = time.monotonic() - started
-            record = {
-                "step": step + 1,
-                "loss": round(sum(losses) / len(losses), 4),
-                "tokens": (step + 1) * args.batch * args.length,
-                "seconds": round(seconds, 1),
-            }
-            print(json.dumps(record), flush=True)
-            with (args.out / "pretrain.jsonl").open("a") as log:
-                log.write(json.dumps(record) + "\n")
+    while run.done < args.steps:
+        losses.append(run.step())
+        is_last = run.done == args.steps
+        if run.done % args.log_every == 0 or is_last:
+            report(run.done, losses, time.monotonic() - started, args)
             losses.clear()
-        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
-            save_checkpoint(checkpoint, step + 1, model, adam)
-            save_model(model, args.out)
+        if run.done % args.save_every == 0 or is_last:
+            run.save()
 
 
-def parse() -> argparse.Namespace:
+def report(done: int, losses: list[float], seconds: float, args: argparse.Namespace) -> None:
+    """A line to the terminal and to `pretrain.jsonl`; seconds count from this start."""
+    record = {
+        "step": done,
+        "loss": round(sum(losses) / len(losses), 4),
+        "tokens": done * args.batch * args.length,
+        "seconds": round(seconds, 1),
+    }
+    print(json.dumps(record), flush=True)
+    with (args.out / "pretrain.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps(record) + "\n")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; the defaults are the recipe of the packaged model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
@@ -167,13 +192,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--warmup", type=int, default=100, help="steps")
     parser.add_argument("--weight-decay", type=float, default=0.1)
-    parser.add_argument("--init", type=float, default=0.02, help="standard deviation of weights")
+    parser.add_argument("--init", type=float, default=0.04, help="standard deviation of weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compile", action="store_true", help="about 2x on CPU; needs g++")
     parser.add_argument("--bf16", action="store_true", help="autocast, where the CPU has AMX")
     parser.add_argument("--log-every", type=int, default=20, help="steps")
     parser.add_argument("--save-every", type=int, default=200, help="steps")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
