@@ -5,7 +5,10 @@ command line and for Python.
 """
 
 import difflib
+import io
+import itertools
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import fields, make_dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -20,8 +23,9 @@ def parse(options: type[Any], argv: Sequence[str], verb: str, description: str) 
     """Parse the options of one verb.
 
     Raises:
-        RequestError: an unknown option, with the nearest spelling.
-        SystemExit: after --help, and where tyro has said itself what is wrong.
+        RequestError: an unknown option, with the nearest spelling; a value that is missing, one too
+            many, or not of its kind.
+        SystemExit: after --help.
     """
     known = ["--help", *(f"--{field.name.replace('_', '-')}" for field in fields(options))]
     for word in argv:
@@ -33,13 +37,27 @@ def parse(options: type[Any], argv: Sequence[str], verb: str, description: str) 
                 f'{option} is no option of "tinylora {verb}".{hint} All options: '
                 f'"tinylora {verb} --help".'
             )
-    return tyro.cli(
-        options,
-        args=list(argv),
-        prog=f"tinylora {verb}",
-        description=description,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(
+                options,
+                args=list(argv),
+                prog=f"tinylora {verb}",
+                description=description,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    raise RequestError(f'{_sentence(said.getvalue())} All options: "tinylora {verb} --help".')
+
+
+def _sentence(box: str) -> str:
+    """What tyro says in the first part of its box, as one sentence."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    until_rule = itertools.takewhile(lambda line: not line.startswith("─"), lines)
+    return " ".join(until_rule).rstrip(".") + "."
 
 
 def with_settings(options: type[Any]) -> type[Any]:
