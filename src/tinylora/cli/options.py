@@ -54,9 +54,9 @@ def parse(options: type[Any], argv: Sequence[str], verb: str, description: str) 
 
 
 def _sentence(box: str) -> str:
-    """What tyro says in the first part of its box, as one sentence."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    until_rule = itertools.takewhile(lambda line: not line.startswith("─"), lines)
+    """What tyro says in the first part of its box (drawn in ASCII or not), as one sentence."""
+    lines = [line.strip("│| ") for line in box.splitlines() if line[:1] in ("│", "|")]
+    until_rule = itertools.takewhile(lambda line: not line.startswith(("──", "--")), lines)
     return " ".join(until_rule).rstrip(".") + "."
 
 
