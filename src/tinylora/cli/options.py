@@ -54,10 +54,14 @@ def parse(options: type[Any], argv: Sequence[str], verb: str, description: str) 
 
 
 def _sentence(box: str) -> str:
-    """What tyro says in the first part of its box (drawn in ASCII or not), as one sentence."""
-    lines = [line.strip("│| ") for line in box.splitlines() if line[:1] in ("│", "|")]
-    until_rule = itertools.takewhile(lambda line: not line.startswith(("──", "--")), lines)
-    return " ".join(until_rule).rstrip(".") + "."
+    """What stands in tyro's box between its title and the next rule, as one sentence.
+
+    The terminal decides how the box is drawn: with lines, in ASCII, or with rules alone.
+    """
+    lines = [line.strip("│| ") for line in box.splitlines()[1:]]
+    parts = itertools.groupby(lines, key=lambda line: bool(line.strip("─-")))
+    text = next((list(part) for is_text, part in parts if is_text), ["This is no valid request"])
+    return " ".join(text).rstrip(".") + "."
 
 
 def with_settings(options: type[Any]) -> type[Any]:
