@@ -2,7 +2,7 @@
 
 Sixty supervised steps on the reference solutions train v; then it prints the careful share (the
 probability of the careful opening, averaged over test problems) and the latent accuracy (right,
-given that opening) before and after, for several projection seeds. A pre-training recipe is kept
+given that opening) before and after, for several seeds of the projections and of the problems. A pre-training recipe is kept
 when the mean careful share reaches 0.75 and the mean latent accuracy stays at 0.85 or more.
 """
 
@@ -71,14 +71,14 @@ class Probe:
 
 
 def train_supervised(
-    probe: Probe, policy: TinyLoraPolicy, steps: int, batch: int, learning_rate: float
+    probe: Probe, policy: TinyLoraPolicy, steps: int, batch: int, learning_rate: float, seed: int
 ) -> None:
-    """`steps` steps of Adam on the mean next-token loss of reference solutions."""
+    """`steps` steps of Adam on the next-token loss of reference solutions, others for each seed."""
     adam = torch.optim.Adam(policy.parameters(), lr=learning_rate, betas=(0.9, 0.95))
     for step in range(steps):
         for group in adam.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / 5) * (1 - step / steps)
-        problems = [probe.task.train[step * batch + i] for i in range(batch)]
+        problems = [probe.task.train[(seed * steps + step) * batch + i] for i in range(batch)]
         rows = pack([probe.sample(problem, i) for i, problem in enumerate(problems)], 1)
         logprobs = completion_logprobs(
             probe.base.model, collate(rows, probe.base.model.device, torch.float32), 1.0
@@ -95,12 +95,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("model", help="a pocket model's folder, or pocket")
     parser.add_argument("--u", type=int, default=1)
     parser.add_argument("--num-groups", type=int, default=13)
-    parser.add_argument("--rank", type=int, default=2)
-    parser.add_argument("--layers", default="all")
+    parser.add_argument("--rank", type=int, default=1)
+    parser.add_argument("--layers", default="2-3", help="blocks that are adapted")
     parser.add_argument("--seeds", type=int, default=5, help="projection seeds 0, 1, ...")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=16, help="problems a step")
-    parser.add_argument("--rate", type=float, default=2e-2)
+    parser.add_argument("--rate", type=float, default=5e-2)
     parser.add_argument("--problems", type=int, default=256, help="test problems")
     return parser.parse_args(argv)
 
@@ -120,12 +120,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         policy = TinyLoraPolicy(adapter)
         if seed == 0:
             print("base          {:11.3f}  {:15.3f}".format(*probe.measure(policy)), flush=True)
-        train_supervised(probe, policy, args.steps, args.batch, args.rate)
+        train_supervised(probe, policy, args.steps, args.batch, args.rate, seed)
         results.append(probe.measure(policy))
         norm = float(adapter.v.detach().norm())
-        print(
-            "{:4d}          {:11.3f}  {:15.3f}  {:.2f}".format(seed, *results[-1], norm), flush=True
-        )
+        row = "{:4d}          {:11.3f}  {:15.3f}  {:.2f}"
+        print(row.format(seed, *results[-1], norm), flush=True)
         adapter.detach()
     share = statistics.fmean(s for s, _ in results)
     latent = statistics.fmean(a for _, a in results)

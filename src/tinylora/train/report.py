@@ -90,7 +90,7 @@ def draw_curve(metrics: Path, summary: Mapping[str, Any], out: Path) -> None:
     axes.set_title(f"{summary['num_trainable']} trained numbers: {summary['model']}")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="best", frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     FigureCanvasAgg(figure).print_figure(out, dpi=150)
 
 
