@@ -2,8 +2,9 @@
 
 Sixty supervised steps on the reference solutions train v; then it prints the careful share (the
 probability of the careful opening, averaged over test problems) and the latent accuracy (right,
-given that opening) before and after, for several seeds of the projections and of the problems. A pre-training recipe is kept
-when the mean careful share reaches 0.75 and the mean latent accuracy stays at 0.85 or more.
+given that opening) before and after, for several seeds of the projections and of the problems. A
+pre-training recipe is kept when the mean careful share reaches 0.75 and the mean latent accuracy
+stays at 0.85 or more.
 """
 
 import argparse
