@@ -117,6 +117,17 @@ def test_equal_kept_values_are_rotated_into_one_position_whatever_the_basis():
     assert torch.allclose(product(one), best_approximation(W, 2), rtol=0, atol=1e-7)
 
 
+def test_near_equal_kept_values_share_their_mean_and_others_do_not():
+    near, apart = 2.0 * (1 - 0.5e-4), 2.0 * (1 - 2e-4)
+    mean = (2.0 + near) / 2
+    assert truncated_svd(matrix(40, 30, [2.0, near, 1.0]), 2).S.tolist() == pytest.approx(
+        [mean, mean], rel=1e-9
+    )
+    assert truncated_svd(matrix(40, 30, [2.0, apart, 1.0]), 2).S.tolist() == pytest.approx(
+        [2.0, apart], rel=1e-9
+    )
+
+
 @pytest.mark.parametrize(
     ("values", "is_defined"),
     [

@@ -21,7 +21,11 @@ def adapted(**settings):
 
 
 class Pair(nn.Module):
-    """Two linear maps: small, because tracing a whole transformer takes many seconds."""
+    """Two linear maps: small, because tracing a whole transformer takes many seconds.
+
+    They are frozen, as base models often are: torch does guard on requires_grad, and compiles
+    again by itself where attaching changes that.
+    """
 
     def __init__(self):
         super().__init__()
@@ -29,6 +33,7 @@ class Pair(nn.Module):
         self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
         for parameter in self.parameters():
             parameter.data = torch.randn(parameter.shape, generator=generator)
+        self.requires_grad_(False)
 
     def forward(self, x):
         return self.second(torch.tanh(self.first(x)))
@@ -214,7 +219,9 @@ def test_the_check_is_made_once():
     model = nn.Sequential(Fused())
     model[0].is_fused = False
     attach(model, config_of(targets=("q_proj", "o_proj"), num_groups=1))
+    assert len(model[0]._forward_hooks) == 1
     model(torch.ones(1, 8))
+    assert not model[0]._forward_hooks
     model[0].is_fused = True
     model(torch.ones(1, 8))
 
