@@ -101,7 +101,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5, help="projection seeds 0, 1, ...")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=16, help="problems a step")
-    parser.add_argument("--rate", type=float, default=5e-2)
+    parser.add_argument("--rate", type=float, default=1e-1)
     parser.add_argument("--problems", type=int, default=256, help="test problems")
     return parser.parse_args(argv)
 
