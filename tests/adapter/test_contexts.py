@@ -8,6 +8,7 @@ from torch import nn
 
 from tinylora.adapter import attach
 from tinylora.errors import RequestError
+from tinylora.policy import TinyLoraPolicy
 
 
 def adapted(family="qwen2", dtype=torch.float32, **settings):
@@ -79,8 +80,37 @@ def test_a_weight_that_another_module_shares_is_not_folded():
     model = model_of()
     model.model.layers[1].mlp.up_proj.weight = model.model.layers[0].mlp.up_proj.weight
     adapter = attach(model, config_of())
+    assert not adapter.can_fold
     with pytest.raises(RequestError, match="tied to another module"):
         adapter.folded().__enter__()
+
+
+def test_a_tied_head_is_rolled_out_with_the_hooks():
+    model = model_of()
+    adapter = attach(model, config_of(targets=("up_proj", "lm_head"), num_groups=1))
+    adapter.set_values(values_like(adapter.v))
+    expected = logits(model, tokens())
+    with TinyLoraPolicy(adapter).rollout():
+        assert torch.equal(logits(model, tokens()), expected)
+
+
+def test_a_model_in_half_precision_after_attaching_is_not_folded_in_silence():
+    model, adapter = adapted()
+    model.to(torch.bfloat16)
+    assert not adapter.can_fold
+    with pytest.raises(RequestError, match=r"bfloat16, which rounds"):
+        adapter.folded().__enter__()
+    with adapter.folded(allow_half=True) as report:
+        assert report.relative_error > 0
+
+
+def test_a_model_in_full_precision_after_attaching_is_folded_exactly():
+    model, adapter = adapted(dtype=torch.bfloat16)
+    model.float()
+    hooked = logits(model, tokens())
+    with adapter.folded(allow_half=True) as report:
+        assert report is None
+        assert torch.allclose(logits(model, tokens()), hooked, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("outer", ["disabled", "folded", "per_row"])

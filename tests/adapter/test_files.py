@@ -12,8 +12,8 @@ from tiny import config_of, model_of, tokens, values_like
 
 import tinylora.adapter.files as files
 from tinylora.adapter import attach, load
-from tinylora.adapter.files import rounding
 from tinylora.errors import RequestError
+from tinylora.pocket import model_folder
 
 
 def trained(**settings):
@@ -45,7 +45,7 @@ def test_v_is_stored_in_the_precision_asked_for_and_the_cost_is_known(tmp_path, 
     stored = files.read(tmp_path / "a.safetensors").v
     assert stored.dtype == dtype
     assert torch.equal(stored, adapter.v.detach().to(dtype))
-    cost = rounding(adapter.v, store)
+    cost = adapter.rounding(store)
     error = (stored.double() - adapter.v.detach().double()).abs()
     assert cost.max_abs == pytest.approx(float(error.max()))
     assert cost.relative == pytest.approx(float(error.norm() / adapter.v.detach().double().norm()))
@@ -76,6 +76,13 @@ def test_a_file_says_nothing_of_the_folders_of_the_machine_that_wrote_it(tmp_pat
     model.config._name_or_path = str(tmp_path)
     attach(model, config_of()).save(tmp_path / "a.safetensors")
     assert files.read(tmp_path / "a.safetensors").base == tmp_path.name
+
+
+def test_the_packaged_model_is_called_pocket_by_its_path_too(tmp_path):
+    model = model_of()
+    model.config._name_or_path = str(model_folder())
+    attach(model, config_of()).save(tmp_path / "a.safetensors")
+    assert files.read(tmp_path / "a.safetensors").base == "pocket"
 
 
 def test_equal_adapters_are_equal_bytes_and_a_write_leaves_nothing_beside_itself(tmp_path):
@@ -128,6 +135,13 @@ def test_a_run_folder_is_as_good_as_its_file(tmp_path):
     assert torch.equal(logits(again, tokens()), logits(model, tokens()))
 
 
+def test_what_is_saved_to_a_folder_is_loaded_from_it(tmp_path):
+    _, adapter = trained()
+    size = adapter.save(tmp_path)
+    assert size == (tmp_path / "adapter.safetensors").stat().st_size
+    assert torch.equal(load(model_of(), tmp_path).v, adapter.v)
+
+
 def test_a_missing_adapter_is_refused(tmp_path):
     with pytest.raises(RequestError, match=r"no adapter at .*nowhere"):
         load(model_of(), tmp_path / "nowhere")
@@ -171,7 +185,10 @@ def test_an_adapter_of_another_model_is_refused_and_the_model_left_bare(tmp_path
     adapter.save(tmp_path / "a.safetensors")
     other = model_of("qwen2")
     other.model.layers = other.model.layers[:1]
-    with pytest.raises(RequestError, match="with other modules or groups"):
+    match = (
+        r"this model: other modules or groups \(in the file: hash 07c174575fe3c4b5, here: hash \w"
+    )
+    with pytest.raises(RequestError, match=match):
         load(other, tmp_path / "a.safetensors")
     attach(other, config_of())
 
@@ -182,9 +199,19 @@ def test_a_v_that_does_not_fit_its_settings_is_refused(tmp_path):
     contents = files.read(tmp_path / "a.safetensors")
     files.write(tmp_path / "a.safetensors", replace(contents, v=torch.ones(4, 2)))
     model = model_of()
-    with pytest.raises(RequestError, match="with other modules or groups"):
+    match = r"this model: other shape of v \(in the file: \(4, 2\), here: \(4, 3\)\)\. Its"
+    with pytest.raises(RequestError, match=match):
         load(model, tmp_path / "a.safetensors")
     attach(model, config_of())
+
+
+def test_other_modules_left_out_are_named(tmp_path):
+    _, adapter = trained()
+    adapter.left_out.append("model.layers.0.mlp.up_proj")
+    adapter.save(tmp_path / "a.safetensors")
+    match = r"other modules left out \(in the file: model\.layers\.0\.mlp\.up_proj, here: none\)\. "
+    with pytest.raises(RequestError, match=match):
+        load(model_of(), tmp_path / "a.safetensors")
 
 
 def test_numbers_that_cannot_be_stored_are_refused(tmp_path):

@@ -45,8 +45,16 @@ def test_part_of_a_name_names_nothing():
 
 
 def test_a_missing_module_is_named_with_those_that_exist():
-    with pytest.raises(RequestError, match=r"GPT2LMHeadModel has no module named q_proj.*c_attn"):
+    with pytest.raises(RequestError, match=r"GPT2LMHeadModel has no module named q_proj\. Set"):
         names("gpt2", ("q_proj", "c_attn"))
+
+
+def test_the_names_that_are_advised_can_be_used():
+    with pytest.raises(RequestError) as refused:
+        names("gpt2")
+    advised = str(refused.value).rsplit(": ", 1)[1].removesuffix(".")
+    assert advised == "c_attn, c_proj, c_fc"
+    assert len(names("gpt2", tuple(advised.split(", ")))) == 8
 
 
 def test_a_module_that_is_not_linear_is_refused():

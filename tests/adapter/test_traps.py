@@ -163,6 +163,59 @@ def test_a_copy_of_a_model_with_a_registered_v_can_be_adapted_too():
     assert copied.tinylora_v is own.v
 
 
+@pytest.mark.parametrize("copied_by", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_of_a_model_with_a_registered_v_has_nothing_to_train(copied_by):
+    model = model_of()
+    adapter = attach(model, config_of(), register=True)
+    with adapter.disabled():
+        base = logits(model, tokens())
+    adapter.set_values(values_like(adapter.v))
+    copied = copied_by(model)
+    assert not any(p.requires_grad for p in copied.parameters())
+    assert [p for p in model.parameters() if p.requires_grad] == [adapter.v]
+    assert torch.equal(logits(copied, tokens()), base)
+    adapter.zero()
+    assert copied.tinylora_v.any()  # of its own memory
+    copied.load_state_dict(model.state_dict())
+    assert [n for n, _ in copied.named_parameters()] == [n for n, _ in model.named_parameters()]
+
+
+def test_a_registered_v_is_stepped_on_and_its_values_survive_a_copied_state():
+    model = model_of()
+    adapter = attach(model, config_of(), register=True)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    loss(model, tokens()).backward()
+    gradient = adapter.v.grad.clone()
+    optimizer.step()
+    assert torch.equal(adapter.v, -gradient)
+    for keep_vars in (False, True):
+        state = copy.deepcopy(model.state_dict(keep_vars=keep_vars))
+        assert torch.equal(state["tinylora_v"], adapter.v)
+    adapter.zero()
+    model.load_state_dict(state)
+    assert torch.equal(adapter.v, -gradient)
+
+
+def test_a_registered_v_that_was_cast_with_the_model_is_refused():
+    model = model_of()
+    adapter = attach(model, config_of(), register=True)
+    model.to(torch.bfloat16)
+    match = r"v has become torch\.bfloat16.*Cast the model before attaching"
+    with pytest.raises(RequestError, match=match):
+        logits(model, tokens())
+    with adapter.disabled():
+        logits(model, tokens())
+    adapter.detach()
+    attach(model, config_of(), register=True)
+    logits(model, tokens())
+
+
+def test_v_itself_cannot_be_replaced_by_something_that_no_hook_reads():
+    _, adapter = adapted()
+    with pytest.raises(AttributeError, match="v"):
+        adapter.v = nn.Parameter(torch.ones(4, 3))
+
+
 def test_an_adapter_is_not_copied_apart_from_its_model():
     _, adapter = adapted()
     with pytest.raises(RequestError, match="Save it and load it"):
@@ -203,8 +256,12 @@ class Fused(nn.Module):
 def test_a_module_that_the_first_forward_pass_does_not_call_is_named():
     model = nn.Sequential(Fused())
     attach(model, config_of(targets=("q_proj", "o_proj"), num_groups=1))
-    with pytest.raises(RequestError, match=r"never called 0\.q_proj: a fused kernel"):
-        model(torch.ones(1, 8))
+    for _ in range(2):
+        with pytest.raises(RequestError, match=r"never called 0\.q_proj: a fused kernel"):
+            model(torch.ones(1, 8))
+    model[0].is_fused = False
+    model(torch.ones(1, 8))
+    assert not model[0]._forward_hooks
 
 
 def test_a_backbone_called_by_itself_is_checked_too():
@@ -215,7 +272,7 @@ def test_a_backbone_called_by_itself_is_checked_too():
         model.model(input_ids=tokens())
 
 
-def test_the_check_is_made_once():
+def test_the_check_ends_when_it_is_passed():
     model = nn.Sequential(Fused())
     model[0].is_fused = False
     attach(model, config_of(targets=("q_proj", "o_proj"), num_groups=1))

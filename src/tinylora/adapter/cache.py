@@ -27,7 +27,7 @@ def cached_svd(W: Tensor, rank: int, subspace: str = "top") -> Factors:
     if folder is None:
         return truncated_svd(W, rank, subspace)
     path = folder / "factors" / f"{_key(W, rank, subspace)}.safetensors"
-    factors = _read(path, W, rank)
+    factors = _read(path, W)
     if factors is None:
         factors = truncated_svd(W, rank, subspace)
         _write(path, factors)
@@ -54,7 +54,7 @@ def _digest(*tensors: Tensor) -> bytes:
     return total.digest()
 
 
-def _read(path: Path, W: Tensor, rank: int) -> Factors | None:
+def _read(path: Path, W: Tensor) -> Factors | None:
     try:
         with safe_open(path, framework="pt") as file:
             U, S, V = (file.get_tensor(name) for name in "USV")

@@ -50,13 +50,13 @@ class Rounding:
 
 
 def write(path: str | Path, contents: AdapterFile, store: Store = "fp32") -> int:
-    """Write the file atomically and return its size in bytes.
+    """Write the file atomically and return its size in bytes; in a folder, by its usual name.
 
     Raises:
         RequestError: `store` is unknown, or v does not fit into it (inf, nan).
     """
     data = _encode(contents, store)
-    path = Path(path)
+    path = _file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
         try:
@@ -77,8 +77,7 @@ def read(path: str | Path) -> AdapterFile:
     Raises:
         RequestError: nothing is there, or it is not an adapter of this project.
     """
-    path = Path(path)
-    file_path = path / FILE_NAME if path.is_dir() else path
+    file_path = _file(path)
     if not file_path.is_file():
         raise RequestError(
             f"There is no adapter at {file_path}. Give the path of an adapter file, or of a run "
@@ -114,6 +113,11 @@ def modules_hash(groups: Sequence[Sequence[str]]) -> str:
     """16 hex digits over the names of the adapted modules, group by group."""
     text = "\n\n".join("\n".join(names) for names in groups)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _file(path: str | Path) -> Path:
+    """The file itself, where the path may be that of a folder."""
+    return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
 
 
 def _encode(contents: AdapterFile, store: Store) -> bytes:

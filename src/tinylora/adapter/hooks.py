@@ -1,8 +1,8 @@
-"""The forward hook of one adapted map, and the check that every hook is reached.
+"""v, the forward hook of one adapted map, and the check that every hook is reached.
 
 Hooks are bound methods of small objects that know the adapter. A copy of the model (deepcopy,
 pickle) copies hooks too, and a copied hook is inert: the copy is the base model, and never answers
-with the first model's v.
+with the first model's v. Nor does it train it: a copied v is frozen.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +15,17 @@ from torch import Tensor, nn
 from tinylora.adapter import core
 from tinylora.adapter.modules import LinearMap
 from tinylora.errors import RequestError
+
+
+class TrainedNumbers(nn.Parameter):
+    """v. A copy keeps the values, for whoever wants them, and is a frozen plain parameter."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Parameter:
+        memo[id(self)] = copied = nn.Parameter(self.data.clone(), requires_grad=False)
+        return copied
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return nn.Parameter, (self.data, False)
 
 
 class AdaptedMap:
@@ -36,11 +47,21 @@ class AdaptedMap:
 
     @property
     def is_half(self) -> bool:
-        """The weight is plain and in half precision."""
-        return self.outer[0].dtype.itemsize < 4
+        """The weight is plain and in half precision now, whatever it was at first."""
+        return self.linear.is_plain and self.linear.weight().dtype.itemsize < 4
 
     def mix(self, values: Tensor) -> Tensor:
-        """R (r, r) from v (num_groups, u), or (batch, r, r) from (batch, num_groups, u)."""
+        """R (r, r) from v (num_groups, u), or (batch, r, r) from (batch, num_groups, u).
+
+        Raises:
+            RequestError: v was cast together with the model.
+        """
+        if values.dtype != self.P.dtype:
+            raise RequestError(
+                f"v has become {values.dtype}: the model was cast with v registered in it, and in "
+                f"another type than {self.P.dtype} its small steps are lost. Cast the model before "
+                "attaching; v stays as it is over weights of any type."
+            )
         if self.P.device != values.device:
             self.P = self.P.to(values.device)
         return core.mix(values[..., self.group, :], self.P)
@@ -56,8 +77,9 @@ class AdaptedMap:
         x: Tensor = args[0] if args else next(iter(kwargs.values()))
         if values.dim() == 3:
             self._check_rows(x, values)
-        if self.outer[0].device != output.device:  # the model was moved after attaching
-            self.outer = self.outer[0].to(output.device), self.outer[1].to(output.device)
+        outer = self.outer[0]
+        if outer.device != output.device or outer.dtype.itemsize < output.dtype.itemsize:
+            self.outer = self.A.to(output), self.B.to(output)  # the model was moved or cast
         A, B = (factor.to(output.dtype) for factor in self.outer)
         with without_autocast(output.device.type):
             R = self.mix(values).to(output.device)
@@ -89,7 +111,7 @@ class AdaptedMap:
 
 
 class FirstForward:
-    """Checks, once, that the first forward pass has reached every hook."""
+    """Checks at each forward pass, until one passes, that every hook was reached."""
 
     def __init__(self, adapted: list[AdaptedMap], ancestor: nn.Module | None = None) -> None:
         self.adapted = adapted
@@ -102,15 +124,15 @@ class FirstForward:
         # A compiled graph runs no Python between the layers, and hooks are part of it.
         if torch.compiler.is_compiling() or self.handle is None:
             return
-        self.handle.remove()
         silent = [item.linear.name for item in self.adapted if not item.has_fired]
         if silent:
             raise RequestError(
-                f"The first forward pass never called {', '.join(silent[:8])}"
+                f"The forward pass never called {', '.join(silent[:8])}"
                 f"{f' and {len(silent) - 8} more' if len(silent) > 8 else ''}: a fused kernel "
                 "reads the weights without the module, so the adapter would not act there. Turn "
                 "that kernel off, or leave these modules out of targets."
             )
+        self.handle.remove()
 
 
 @contextmanager

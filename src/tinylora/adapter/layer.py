@@ -23,7 +23,13 @@ from torch import Tensor, nn
 
 from tinylora.adapter import core, files
 from tinylora.adapter.factors import module_factors, projections
-from tinylora.adapter.hooks import AdaptedMap, FirstForward, without_autocast, without_beams
+from tinylora.adapter.hooks import (
+    AdaptedMap,
+    FirstForward,
+    TrainedNumbers,
+    without_autocast,
+    without_beams,
+)
 from tinylora.adapter.modules import (
     LinearMap,
     clean_name,
@@ -35,6 +41,7 @@ from tinylora.adapter.sharing import assign_groups
 from tinylora.adapter.svd import Factors
 from tinylora.config import AdapterConfig
 from tinylora.errors import RequestError
+from tinylora.pocket import model_folder
 
 REGISTERED_NAME = "tinylora_v"
 
@@ -79,14 +86,13 @@ def load(model: nn.Module, path: str | Path) -> "TinyLora":
     """
     contents = files.read(path)
     adapter = attach(model, contents.config)
-    found = files.modules_hash(adapter.modules_by_group)
-    here = (found, tuple(adapter.left_out), adapter.v.shape)
-    if here != (contents.modules, contents.left_out, contents.v.shape):
+    differences = _differences(contents, adapter)
+    if differences:
         adapter.detach()
         raise RequestError(
-            f"{path} was trained on {contents.base or 'a model'} with other modules or groups than "
-            f"its settings give on this model (hash {contents.modules}, here {found}): its numbers "
-            "would mean something else. Load the model that it was trained on."
+            f"{path} does not fit what its settings give on this model: {'; '.join(differences)}. "
+            "Its numbers would mean something else. Load the model that it was trained on"
+            f"{f', {contents.base}' if contents.base else ''}."
         )
     adapter.set_values(contents.v)
     return adapter
@@ -109,7 +115,7 @@ class TinyLora:
         self.left_out = left_out  # modules whose weights do not define the kept directions
         like = adapted[0].P
         zeros = torch.zeros(len(groups), config.u, dtype=like.dtype, device=like.device)
-        self.v = nn.Parameter(zeros)
+        self._v = TrainedNumbers(zeros)
         self._adapted = {item.linear.name: item for item in adapted}
         self._active: Tensor | None = self.v  # what the hooks apply: v, a v per row, or nothing
         self._context = ""
@@ -123,13 +129,19 @@ class TinyLora:
         )
 
     @property
+    def v(self) -> nn.Parameter:
+        """The trained numbers, (num_groups, u); `set_values` overwrites them."""
+        return self._v
+
+    @property
     def num_trainable(self) -> int:
         return self.v.numel()
 
     @property
     def can_fold(self) -> bool:
-        """Whether `folded` is exact: every adapted weight is plain and at least fp32."""
-        return all(m.linear.is_plain and not m.is_half for m in self._adapted.values())
+        """Whether `folded` is exact: every adapted weight is plain, unshared and at least fp32."""
+        shared = _shared_parameters(self.model)
+        return not any(_hindrance(item, shared) for item in self._adapted.values())
 
     def parameters(self) -> list[nn.Parameter]:
         """What an optimiser steps on: v alone."""
@@ -175,8 +187,15 @@ class TinyLora:
         num_elements = sum(item.linear.d_out * item.linear.d_in for item in maps)
         return math.sqrt(float(torch.stack(norms).square().sum()) / num_elements)
 
+    def rounding(self, store: files.Store) -> files.Rounding:
+        """What `save` in this precision would take from v."""
+        return files.rounding(self.v, store)
+
     def save(self, path: str | Path, store: files.Store = "fp32") -> int:
-        """Write v and its settings as one small file, atomically; return its size in bytes."""
+        """Write v and its settings as one small file, atomically; return its size in bytes.
+
+        In a folder that exists, the file is `adapter.safetensors`, which `load` finds there.
+        """
         base, revision = _identity(self.model)
         contents = files.AdapterFile(
             v=self.v.detach(),
@@ -197,6 +216,9 @@ class TinyLora:
     @contextmanager
     def per_row(self, values: Tensor) -> Iterator[None]:
         """Inside, row b of every batch runs the adapter values[b], and v rests.
+
+        With activation checkpointing, the backward pass belongs inside as well: it runs the
+        layers again, and outside they would run v.
 
         Args:
             values: (batch, num_groups, u); a gradient reaches it where it requires one.
@@ -224,7 +246,8 @@ class TinyLora:
             try:
                 for item in maps:
                     item.fold(self.v.detach())
-                yield None if self.can_fold else _fold_report(maps, saved, self.v.detach())
+                is_exact = not any(item.is_half for item in maps)
+                yield None if is_exact else _fold_report(maps, saved, self.v.detach())
             finally:
                 for item, weight in zip(maps, saved, strict=True):
                     item.linear.weight().copy_(weight)
@@ -276,18 +299,11 @@ class TinyLora:
     def _check_foldable(self, allow_half: bool) -> None:
         shared = _shared_parameters(self.model)
         for name, item in self._adapted.items():
-            if not item.linear.is_plain:
-                cause = f"a {type(item.linear.module).__name__}, whose weight is no plain matrix"
-            elif item.linear.module.weight in shared:
-                cause = "tied to another module, which would get the update too"
-            elif item.is_half and not allow_half:
-                cause = (
-                    f"{item.linear.weight().dtype}, which rounds most of a tiny update away "
-                    "(folded(allow_half=True) does it all the same, and reports the loss)"
+            cause = _hindrance(item, shared, allow_half)
+            if cause:
+                raise RequestError(
+                    f"{name} cannot be folded: it is {cause}. Generate with the hooks."
                 )
-            else:
-                continue
-            raise RequestError(f"{name} cannot be folded: it is {cause}. Generate with the hooks.")
 
 
 @dataclass(frozen=True)
@@ -324,6 +340,21 @@ def _dtype_of_v(linear: LinearMap) -> torch.dtype:
     return torch.float64 if is_double else torch.float32
 
 
+def _differences(contents: files.AdapterFile, adapter: TinyLora) -> list[str]:
+    """In which ways the adapter of a file is not the one that its settings give here."""
+    modules = files.modules_hash(adapter.modules_by_group)
+    pairs = {
+        "modules or groups": (f"hash {contents.modules}", f"hash {modules}"),
+        "modules left out": (", ".join(contents.left_out), ", ".join(adapter.left_out)),
+        "shape of v": (str(tuple(contents.v.shape)), str(tuple(adapter.v.shape))),
+    }
+    return [
+        f"other {what} (in the file: {there or 'none'}, here: {here or 'none'})"
+        for what, (there, here) in pairs.items()
+        if there != here
+    ]
+
+
 def _check_bare(model: nn.Module) -> None:
     for module in model.modules():
         for hook in module._forward_hooks.values():
@@ -353,11 +384,31 @@ def _report_left_out(left_out: list[str], num_found: int) -> None:
 
 
 def _identity(model: nn.Module) -> tuple[str, str]:
-    """Name and commit of the base model; of a local folder the last part, never the whole path."""
+    """Name and commit of the base model; of a local folder the last part, never the whole path.
+
+    The packaged model is `pocket`, also where it was loaded by its path.
+    """
     config = getattr(model, "config", None)
     name = str(getattr(config, "_name_or_path", "") or "")
     revision = str(getattr(config, "_commit_hash", None) or "")
-    return (Path(name).name if Path(name).exists() else name), revision
+    if not Path(name).exists():
+        return name, revision
+    is_pocket = Path(name).resolve() == model_folder().resolve()
+    return "pocket" if is_pocket else Path(name).name, revision
+
+
+def _hindrance(item: AdaptedMap, shared: set[nn.Parameter], allow_half: bool = False) -> str:
+    """What keeps a map from being folded; "" where nothing does."""
+    if not item.linear.is_plain:
+        return f"a {type(item.linear.module).__name__}, whose weight is no plain matrix"
+    if item.linear.module.weight in shared:
+        return "tied to another module, which would get the update too"
+    if item.is_half and not allow_half:
+        return (
+            f"{item.linear.weight().dtype}, which rounds most of a tiny update away "
+            "(folded(allow_half=True) does it all the same, and reports the loss)"
+        )
+    return ""
 
 
 def _shared_parameters(model: nn.Module) -> set[nn.Parameter]:

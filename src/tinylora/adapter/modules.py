@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinylora.adapter.sharing import module_types
 from tinylora.errors import RequestError
 
 PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -116,7 +115,6 @@ def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _linear_map(name: str, module: nn.Module) -> LinearMap:
-    layer = next((int(part) for part in name.split(".") if part.isdigit()), None)
     if _is_conv1d(module):
         d_in, d_out = module.get_parameter("weight").shape
     elif _looks_linear(module):
@@ -126,7 +124,11 @@ def _linear_map(name: str, module: nn.Module) -> LinearMap:
             f"{name} is a {type(module).__name__}, not a linear map with in_features and "
             "out_features: there is no W to adapt. Name the linear maps inside it as targets."
         )
-    return LinearMap(name, module, d_out, d_in, layer)
+    return LinearMap(name, module, d_out, d_in, _layer(name))
+
+
+def _layer(name: str) -> int | None:
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)
 
 
 def _is_conv1d(module: nn.Module) -> bool:
@@ -140,9 +142,11 @@ def _check_all_matched(model: nn.Module, targets: tuple[str, ...], names: list[s
     if not missing:
         return
     present = [name for name, module in _named_modules(model) if _looks_linear(module)]
+    in_layers = [name for name in present if _layer(name) is not None] or present
+    usable = dict.fromkeys(name.rsplit(".", 1)[-1] for name in in_layers)
     raise RequestError(
         f"{type(model).__name__} has no module named {', '.join(missing)}. Set targets to the "
-        f"linear maps that it does have: {', '.join(module_types(present)) or 'none were found'}."
+        f"linear maps that it does have: {', '.join(usable) or 'none were found'}."
     )
 
 
