@@ -44,6 +44,7 @@ SMALL: dict[str, Any] = {
     "schedule": "constant",
     "checkpoint_every": 100,
 }
+FOUR: dict[str, Any] = {"steps": 1, "prompts_per_step": 1}  # completions in all
 RIGHT, WRONG, UNJUDGED = Verdict(1.0), Verdict(0.0), Verdict(None, reason="compiler missing")
 
 
@@ -194,7 +195,26 @@ def test_a_step_without_variance_leaves_the_numbers(tmp_path: Path) -> None:
     policy, _, metrics = train(tmp_path, task)
     assert not policy.v.any()
     assert [m["zero_variance_share"] for m in metrics] == [1.0] * 4
-    assert "grad_norm" not in metrics[0]
+
+
+def test_a_step_that_teaches_nothing_is_recorded_as_fully_as_any_other(tmp_path: Path) -> None:
+    settings = {"kl_coef": 0.1, "warmup_steps": 2}
+    taught = train(tmp_path / "taught", **settings)[2]
+    idle_task = replace(low_token_task(), grade=lambda gold, completion: RIGHT)
+    idle = train(tmp_path / "idle", idle_task, **settings)[2]
+    rates = [learning_rate_at(step, TrainConfig(**{**SMALL, **settings})) for step in range(4)]
+    assert [line["learning_rate"] for line in idle] == rates
+    for line in idle:
+        assert set(line) == set(taught[0])
+        assert line["importance_mean"] == line["importance_max"] == 1.0
+        zeros = ("grad_norm", "kl_rollout", "kl_reference", "clip_low_share", "clip_high_share")
+        assert [line[name] for name in (*zeros, "importance_truncated_share")] == [0.0] * 6
+
+
+def test_a_score_above_one_is_as_right_as_its_verdict_says(tmp_path: Path) -> None:
+    verdicts = [Verdict(2.0), Verdict(1.0), Verdict(0.5), UNJUDGED]
+    _, _, metrics = train(tmp_path, grade=lambda problems, texts: verdicts, **FOUR)
+    assert metrics[0]["accuracy"] == pytest.approx(2 / 3)
 
 
 def test_a_few_unjudged_completions_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -341,6 +361,13 @@ def test_the_time_limit_ends_the_run_with_a_checkpoint(tmp_path: Path) -> None:
     policy, resumed, _ = train(tmp_path, steps=outcome.steps, resume=True)
     assert resumed.steps == outcome.steps
     assert policy.v.any()
+
+
+def test_however_short_the_time_one_step_is_taken(tmp_path: Path) -> None:
+    for steps_so_far in (1, 2):
+        _, outcome, metrics = train(tmp_path, max_minutes=1e-9, resume=True)
+        assert outcome.stopped == "time"
+        assert outcome.steps == len(metrics) == steps_so_far
 
 
 def test_ctrl_c_finishes_the_step_and_leaves_a_checkpoint(

@@ -93,6 +93,9 @@ def train_grpo(
 ) -> Outcome:
     """Train the policy's numbers on the task, until `config.steps` or `config.max_minutes`.
 
+    However short the time, one step is taken. A side effect on the whole process: denormal numbers
+    are flushed to zero from here on, also in what is computed after training.
+
     Args:
         policy: changed in place; nothing but its parameters moves.
         log: gets every step; closed by the caller.
@@ -110,15 +113,16 @@ def train_grpo(
     optimizer = make_optimizer(policy, config)
     done = load_checkpoint(checkpoint_folder, policy, optimizer, config.seed) if resume else 0
     log.rewind(done)
+    first = done
     start = time.monotonic()
 
     def save() -> None:
         save_checkpoint(checkpoint_folder, policy, optimizer, done, config.seed)
 
     def is_over() -> bool:
-        return (
-            config.max_minutes is not None and time.monotonic() - start >= 60 * config.max_minutes
-        )
+        if config.max_minutes is None or done == first:
+            return False
+        return time.monotonic() - start >= 60 * config.max_minutes
 
     with deferred_interrupt() as interrupted:
         while done < config.steps and not interrupted() and not is_over():
@@ -161,7 +165,7 @@ def grpo_step(
     check_judged(rollouts)
     with clock("learn"):
         batch = make_batch(rollouts, policy, config, budget)
-        learned = {} if batch is None else learn(policy, optimizer, batch, config, step)
+        learned = learn(policy, optimizer, batch, config, step) if batch else at_rest(config, step)
     metrics = {**rollout_metrics(rollouts, task), **learned, **policy.metrics(), **clock.metrics()}
     return rollouts, {**metrics, "tokens_per_second": rollouts.num_tokens / metrics["seconds"]}
 
@@ -235,6 +239,13 @@ def learn(
         grad_norm = clipped_norm(policy, config.max_grad_norm)
         optimizer.step()
     return {"learning_rate": rate, "grad_norm": grad_norm, **policy_metrics(batch, config)}
+
+
+def at_rest(config: TrainConfig, step: int) -> dict[str, float]:
+    """What `learn` would return of one token on which trainer, engine and base model agree."""
+    agreed = Batch([], *torch.zeros(6, 1))
+    rate = learning_rate_at(step, config)
+    return {"learning_rate": rate, "grad_norm": 0.0, **policy_metrics(agreed, config)}
 
 
 def micro_batch_loss(

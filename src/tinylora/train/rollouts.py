@@ -121,10 +121,11 @@ def rollout_metrics(rollouts: Rollouts, task: Task) -> dict[str, float]:
     """What the step's completions were like."""
     rewards_P_G = rollouts.rewards_P_G
     judged = rewards_P_G[~rewards_P_G.isnan()]
+    num_right = sum(verdict.is_right for row in rollouts.verdicts_P_G for verdict in row)
     completions = rollouts.completions
     metrics = {
         "reward": float(judged.mean()),
-        "accuracy": float((judged == 1).float().mean()),
+        "accuracy": num_right / len(judged),
         "completion_length": rollouts.num_tokens / len(completions),
         "truncated_share": sum(c.truncated for c in completions) / len(completions),
         "zero_variance_share": 1 - float(has_variance(rewards_P_G).float().mean()),
