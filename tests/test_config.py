@@ -97,6 +97,40 @@ def test_one_seed_serves_run_and_projections() -> None:
         TrainConfig(seed=1, adapter=AdapterConfig(seed=4))
 
 
+def test_a_seed_given_twice_is_compared_as_a_number() -> None:
+    config = TrainConfig(seed="3", adapter={"seed": 3})  # type: ignore[arg-type]
+    assert config.seed == config.adapter.seed == 3
+
+
+def test_the_rate_follows_the_model_unless_it_is_given() -> None:
+    assert TrainConfig().learning_rate == 5e-2
+    assert TrainConfig(model="some/model").learning_rate == 2e-4
+    assert unflatten({"model": "some/model", "learning_rate": "none"}).learning_rate == 2e-4
+    assert unflatten({"model": "some/model", "learning_rate": 0.3}).learning_rate == 0.3
+    assert flatten(TrainConfig())["learning_rate"] == 5e-2
+
+
+def test_a_wrong_value_brings_no_sentence_about_the_rate() -> None:
+    with pytest.raises(RequestError) as caught:
+        TrainConfig(model=3, steps=0)  # type: ignore[arg-type]
+    assert "learning_rate" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "works"),
+    [
+        ("method", "lora", "tinylora"),
+        ("algorithm", "sft", "grpo"),
+        ("rollout", "vllm", "transformers"),
+        ("quantize", "nf4", "none"),
+    ],
+)
+def test_what_this_version_cannot_do_is_named(name: str, value: str, works: str) -> None:
+    assert getattr(unflatten({name: works}), name) == works
+    with pytest.raises(RequestError, match=f"^{name} = {value}, but it must be '{works}': "):
+        unflatten({name: value})
+
+
 def test_flags_come_before_the_recipe() -> None:
     assert combine({"steps": 5, "u": 2}, {"steps": 9}) == {"steps": 9, "u": 2}
 
@@ -147,16 +181,27 @@ def test_settings_cannot_be_changed_later() -> None:
 
 def test_every_setting_has_a_reader() -> None:
     """A setting that nothing reads does nothing, and nobody would notice."""
-    reads: set[str] = set()
-    for path in PACKAGE.rglob("*.py"):
-        if path.name == "config.py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and re.search(
-                r"(config|settings|adapter)$", ast.unparse(node.value)
-            ):
-                reads.add(node.attr)
+    paths = [path for path in PACKAGE.rglob("*.py") if path.name != "config.py"]
+    reads = set().union(*(settings_read(path.read_text(encoding="utf-8")) for path in paths))
     assert set(FIELDS) - reads == set()
+
+
+def settings_read(source: str) -> set[str]:
+    """Attributes of what this package calls its settings; a model's config is something else."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute)
+        and re.fullmatch(
+            r"((job|self|held|contents)\.)?(config|settings)(\.adapter)?", ast.unparse(node.value)
+        )
+    }
+
+
+def test_only_settings_count_as_read() -> None:
+    source = "adapter.model, model.config.seed, job.base.model.config.u, config.steps, u"
+    assert settings_read(source) == {"steps"}
+    assert settings_read("job.config.adapter.rank, settings.sharing") >= {"rank", "sharing"}
 
 
 def test_every_setting_says_what_it_means() -> None:

@@ -28,6 +28,7 @@ from tinylora.errors import RequestError
 
 SEVEN_MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LAYER_BANDS = ("all", "early", "middle", "late")
+IN_PYTHON = "python:"  # before the name of a task or a model that was given as an object
 
 
 def _none_word(value: object) -> object:
@@ -125,6 +126,18 @@ class TrainConfig(_Settings):
     )
     model: str = Field(default="pocket", description="pocket, a local folder, or a hub id")
     task: str = Field(default="pocket", description="pocket, data.jsonl, or my_task.py:make")
+    method: Literal["tinylora"] = Field(
+        default="tinylora", description="what is trained (so far: tinylora)"
+    )
+    algorithm: Literal["grpo"] = Field(
+        default="grpo", description="how it is trained (so far: grpo)"
+    )
+    rollout: Literal["transformers"] = Field(
+        default="transformers", description="the engine that samples (so far: transformers)"
+    )
+    quantize: Literal["none"] = Field(
+        default="none", description="how the base model is quantised (so far: none)"
+    )
     seed: int = Field(default=0, ge=0, description="the seed of the run and of the projections P")
     steps: int = Field(default=60, ge=1, description="how many GRPO steps")
     max_minutes: Annotated[float | None, OrNone] = Field(
@@ -142,7 +155,12 @@ class TrainConfig(_Settings):
     max_new_tokens: Annotated[int | None, OrNone] = Field(
         default=None, ge=1, description="completion budget in tokens (none: the task's)"
     )
-    learning_rate: float = Field(default=1e-2, gt=0, description="Adam's step size on v")
+    learning_rate: float = Field(
+        default_factory=lambda settings: default_rate(settings.get("model")),
+        gt=0,
+        description="Adam's step size on v (none: 5e-2 for pocket, 2e-4 for other models, the top "
+        "of the paper's sweep)",
+    )
     warmup_steps: int = Field(
         default=5, ge=0, description="steps over which the rate rises from zero"
     )
@@ -211,13 +229,23 @@ class TrainConfig(_Settings):
         """One seed serves the run and the projections, wherever it was given."""
         adapter = values.get("adapter", {})
         given = dict(adapter) if isinstance(adapter, Mapping) else _explicit(adapter)
-        if "seed" in given and values.get("seed", given["seed"]) != given["seed"]:
+        parsed = [
+            AdapterConfig(seed=held["seed"]).seed for held in (values, given) if "seed" in held
+        ]
+        if len(set(parsed)) > 1:
             raise ValueError(
-                f"seed = {values['seed']} beside adapter.seed = {given['seed']}, but one seed "
+                f"seed = {parsed[0]} beside adapter.seed = {parsed[1]}, but one seed "
                 "serves the run and its projections. Give one of the two."
             )
-        seed = given.get("seed", values.get("seed", 0))
+        seed = parsed[0] if parsed else 0
         return {**values, "seed": seed, "adapter": AdapterConfig(**{**given, "seed": seed})}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_rate_is_the_default(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if _none_word(values.get("learning_rate")) is None:
+            return {name: value for name, value in values.items() if name != "learning_rate"}
+        return values
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -228,6 +256,11 @@ class TrainConfig(_Settings):
                 "num_groups itself. Give either params, or u and num_groups."
             )
         return self
+
+
+def default_rate(model: str | None) -> float:
+    """The learning rate where none is given."""
+    return 5e-2 if model == "pocket" else 2e-4
 
 
 BUDGET_KEYS = ("u", "num_groups")
@@ -325,7 +358,8 @@ def _explicit(settings: AdapterConfig) -> dict[str, Any]:
 
 def _sentences(error: ValidationError, model: type[BaseModel]) -> str:
     """Pydantic's findings as sentences: the setting, its value, the rule, its meaning."""
-    return "\n".join(_sentence(finding, model) for finding in error.errors())
+    findings = [f for f in error.errors() if f["type"] != "default_factory_not_called"]
+    return "\n".join(_sentence(finding, model) for finding in findings)
 
 
 def _sentence(finding: Any, model: type[BaseModel]) -> str:

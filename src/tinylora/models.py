@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from tinylora.config import IN_PYTHON
 from tinylora.errors import RequestError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -40,25 +41,43 @@ def load_model(name: str, dtype: str = "auto", device: str = "auto") -> Base:
     Raises:
         RequestError: the model, its tokenizer or the device is not there.
     """
-    place = _device(device)
-    if dtype == "auto":
-        dtype = "fp32" if place.type == "cpu" else "bf16"
-    source = _source(name)
+    place, dtype = _device(device), resolved_dtype(dtype, device)
+    tokenizer = load_tokenizer(name)
     with _missing_is_a_request_error(name):
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype])
+        model: Any = AutoModelForCausalLM.from_pretrained(_source(name), dtype=DTYPES[dtype])
     model.config._name_or_path = name  # what adapter files call their base
     model = model.to(place).eval()
     return Base(model, tokenizer, name, _eos_token_ids(model, tokenizer))
 
 
 def from_loaded(model: Any, tokenizer: Any = None) -> Base:
-    """A model that the caller has loaded; without a tokenizer, the one that belongs to it."""
-    name = model.name_or_path or type(model).__name__
+    """A model that the caller has loaded; without a tokenizer, the one that belongs to it.
+
+    Raises:
+        RequestError: no tokenizer was given, and the model's name leads to none.
+    """
+    name = model.name_or_path or IN_PYTHON + type(model).__name__
     if tokenizer is None:
-        with _missing_is_a_request_error(name):
-            tokenizer = AutoTokenizer.from_pretrained(_source(name))
-    return Base(model.eval(), tokenizer, name, _eos_token_ids(model, tokenizer))
+        try:
+            tokenizer = load_tokenizer(name)
+        except RequestError as error:
+            raise RequestError(
+                f"The {type(model).__name__} that was given leads to no tokenizer: its name is "
+                f'"{model.name_or_path}". Give tokenizer=.'
+            ) from error
+    return Base(model, tokenizer, name, _eos_token_ids(model, tokenizer))
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a model."""
+    with _missing_is_a_request_error(name):
+        return AutoTokenizer.from_pretrained(_source(name))
+
+
+def resolved_dtype(dtype: str, device: str) -> str:
+    """fp32 or bf16: what `auto` means on this device."""
+    place = _device(device)
+    return ("fp32" if place.type == "cpu" else "bf16") if dtype == "auto" else dtype
 
 
 def load_skeleton(name: str) -> Any:
@@ -89,7 +108,9 @@ def check_context(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: 
     longest = max(map(len, prompts), default=0)
     if context is None or longest + max_new_tokens <= context:
         return
-    cure = f"Use max_new_tokens <= {context - longest}" if longest < context else "Shorten it"
+    cure = (
+        f"Use max_new_tokens <= {context - longest}" if longest < context else "Shorten the prompt"
+    )
     raise RequestError(
         f"max_new_tokens = {max_new_tokens} after a prompt of {longest} tokens, but the model's "
         f"context ends at {context} tokens. {cure}, or use a model with a longer context."
@@ -102,6 +123,12 @@ def _source(name: str) -> str | Path:
         from tinylora.pocket import model_folder
 
         return model_folder()
+    if name.startswith(IN_PYTHON):
+        raise RequestError(
+            f"The run was given its model, a {name.removeprefix(IN_PYTHON)} without a name, as an "
+            "object in Python, which no name finds again. Save it with save_pretrained, and give "
+            "--model FOLDER, or go on in Python: tinylora.train(config, model=..., tokenizer=...)."
+        )
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

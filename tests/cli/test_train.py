@@ -10,6 +10,7 @@ import yaml
 
 from tinylora.adapter.files import read
 from tinylora.cli import main
+from tinylora.train.run import ALGORITHMS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -114,12 +115,23 @@ def test_a_dry_run_shows_everything_and_writes_nothing(
     argv = ["train", *small, "--params=5", "--store=bf16", f"--output={folder}", "--dry-run"]
     assert main(argv) == 0
     printed = capsys.readouterr().out
-    assert "learning_rate: 0.01\n" in printed
+    assert "learning_rate: 0.0002\n" in printed
     assert "14 modules of" in printed
     assert "model.layers.*.mlp.down_proj" in printed
     assert "5 groups, tiled" in printed
     assert "Trains 5 numbers: 10 bytes in bf16." in printed
     assert not folder.exists()
+
+
+def test_the_dry_run_prints_settings_that_are_a_recipe(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines as they are, however narrow the terminal; precision and rate as the run takes them."""
+    output = f"{tmp_path}/{'long-' * 30}name"
+    assert main(["train", *small, f"--output={output}", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert f"output: {output}\n" in printed
+    assert "dtype: fp32\n" in printed
 
 
 def test_identity_projections_without_sharing_are_lora_xs(
@@ -139,7 +151,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tinylora.train.run.train_grpo", interrupted)
+    monkeypatch.setitem(ALGORITHMS, "grpo", interrupted)
     assert main(["train", *small, f"--output={tmp_path / 'run'}"]) == 130
     again = f'Go on with "tinylora train --resume --output {tmp_path / "run"}".'
     assert capsys.readouterr().err == f"\ntinylora train: interrupted. {again}\n"

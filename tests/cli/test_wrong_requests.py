@@ -70,6 +70,12 @@ def test_an_unknown_key_names_recipe_and_nearest_spelling(
     [
         ("--targets=c_attn", "LlamaForCausalLM has no module named c_attn"),
         ("--num-groups=15", "num_groups = 15, but only 14 modules matched"),
+        (
+            "--rank=9",
+            r"rank = 9, but model.layers.0.self_attn.k_proj of shape \(8, 16\) has only 8",
+        ),
+        ("--track=nothing", "track = nothing, but it must be 'tensorboard', 'wandb' or 'trackio'"),
+        ("--method=lora", "method = lora, but it must be 'tinylora'"),
         ("--layers=1-2", "layers = 1-2, but the model's adapted blocks are 0 to 1"),
         ("--max-new-tokens=65", "max_new_tokens = 65 after a prompt of .*context ends at 64"),
     ],
@@ -109,7 +115,9 @@ def test_a_run_is_not_resumed_under_other_settings(
     small: list[str], finished_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["train", *small, "--resume", f"--output={finished_run}", "--learning-rate=0.5"]
-    refused(argv, "learning_rate = 0.5, but the run in .* began with learning_rate = 0.01", capsys)
+    refused(
+        argv, "learning_rate = 0.5, but the run in .* began with learning_rate = 0.0002", capsys
+    )
 
 
 def test_an_adapter_whose_base_is_not_there_asks_for_it(
@@ -120,15 +128,38 @@ def test_an_adapter_whose_base_is_not_there_asks_for_it(
     refused(argv, "names tiny as its base model. There is no folder tiny.*by --model", capsys)
 
 
+@pytest.mark.parametrize("extra", [[], ["--dry-run"]])
 def test_a_tracker_that_is_not_installed_is_refused(
+    extra: list[str],
     small: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("tinylora.train.run.find_spec", lambda name: None)
-    argv = ["train", *small, "--track=wandb", f"--output={tmp_path / 'run'}"]
+    monkeypatch.setattr("tinylora.train.prepare.find_spec", lambda name: None)
+    argv = ["train", *small, "--track=wandb", f"--output={tmp_path / 'run'}", *extra]
     refused(argv, r"track = wandb, but wandb is not installed.*tinylora\[track\]", capsys)
+
+
+@pytest.mark.parametrize("extra", [[], ["--dry-run"]])
+def test_a_task_without_test_problems_is_refused(
+    extra: list[str], small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "empty.py"
+    path.write_text(
+        "from tinylora import Problem, Task\n"
+        "make = lambda: Task('empty', [Problem('what', 'red')], [], None)\n"
+    )
+    argv = ["train", *small, f"--task={path}:make", f"--output={tmp_path / 'run'}", *extra]
+    refused(argv, "The task empty has no test problems", capsys)
+
+
+def test_a_run_without_an_adapter_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text("steps: 3\n")
+    again = f'has no adapter yet.*"tinylora train --resume --output {tmp_path}"'
+    refused(["inspect", str(tmp_path)], again, capsys)
 
 
 def test_a_file_that_is_no_adapter_is_refused(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,31 @@ def test_an_unknown_task_has_the_nearest_spelling() -> None:
         load_task("pockt")
 
 
+def test_a_task_that_was_an_object_in_python_is_explained() -> None:
+    with pytest.raises(
+        RequestError, match=r"was given its task colours as an object in Python.*--"
+    ):
+        load_task("python:colours")
+
+
+def test_a_line_ends_where_json_lines_end(tmp_path: Path) -> None:
+    """U+2028 is a line's end for Python, and a character like others for JSON."""
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"a\u2028{i}", "answer": "b"} for i in range(2)]
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
+    task = load_task(str(path))
+    assert {p.prompt for p in [*task.train, *task.test]} == {"a\u20280", "a\u20281"}
+
+
+def test_rows_in_another_encoding_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes('{"prompt": "é", "answer": "b"}\n'.encode("latin-1"))
+    with pytest.raises(
+        RequestError, match=r"rows.jsonl is not UTF-8 \(byte 12: .*Save it as UTF-8"
+    ):
+        load_task(str(path))
+
+
 OWN = """
 from tinylora import Problem, Task, Verdict
 
@@ -117,6 +143,22 @@ def test_a_function_that_makes_no_task_is_refused(tmp_path: Path, name: str, sen
         load_task(str(tmp_path / name))
 
 
+def test_a_task_file_imports_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_task.py").write_text("NAME = 'mine'", encoding="utf-8")
+    (tmp_path / "other_neighbour_of_task.py").write_text("", encoding="utf-8")
+    path = tmp_path / "my_task.py"
+    own = OWN.replace("def make():", "def make():\n    import other_neighbour_of_task")
+    own = own.replace('"mine"', "NAME")
+    path.write_text("from neighbour_of_task import NAME\n" + own, encoding="utf-8")
+    before = list(sys.path)
+    assert load_task(f"{path}:make").name == "mine"
+    assert sys.path == before
+
+
+def letters(text: str) -> list[int]:
+    return [ord(letter) for letter in text]
+
+
 PROBLEMS = [Problem("p1", "a", None, {"level": 1}), Problem("p2", "b", "s", {"level": 2})]
 
 
@@ -127,10 +169,11 @@ def test_a_reward_function_gets_trls_columns() -> None:
         seen.update(columns, completions=completions)
         return [0.25, -2]
 
-    verdicts = as_grade(reward)(PROBLEMS, ["x", "y"])
+    verdicts = as_grade(reward, letters)(PROBLEMS, ["x", "yz"])
     assert [verdict.score for verdict in verdicts] == [0.25, -2.0]
     assert seen == {
-        "completions": ["x", "y"],
+        "completions": ["x", "yz"],
+        "completion_ids": [[120], [121, 122]],
         "prompts": ["p1", "p2"],
         "answer": ["a", "b"],
         "solution": [None, "s"],
@@ -142,14 +185,33 @@ def test_a_reward_function_gets_only_what_it_names() -> None:
     def reward(completions: list[str], level: list[int]) -> list[float]:
         return [float(n) for n in level]
 
-    assert [v.score for v in as_grade(reward)(PROBLEMS, ["x", "y"])] == [1.0, 2.0]
+    assert [v.score for v in as_grade(reward, letters)(PROBLEMS, ["x", "y"])] == [1.0, 2.0]
+
+
+def test_a_column_called_completions_hides_nothing() -> None:
+    def reward(completions: list[str]) -> list[float]:
+        return [float(text) for text in completions]
+
+    problems = [Problem("p", "a", None, {"completions": "9", "completion_ids": "9"})]
+    assert [v.score for v in as_grade(reward, letters)(problems, ["1"])] == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("returned", "what"), [(None, "None"), ([1.0], "1 scores"), (0.5, "a float")]
+)
+def test_a_reward_that_is_no_list_of_scores_is_named(returned: Any, what: str) -> None:
+    def my_reward(completions: list[str]) -> Any:
+        return returned
+
+    with pytest.raises(TinyLoraError, match=f"my_reward returned {what} for 2 completions. It has"):
+        as_grade(my_reward, letters)(PROBLEMS, ["x", "y"])
 
 
 def test_none_and_nan_mean_could_not_judge() -> None:
     def reward(completions: list[str]) -> list[float | None]:
         return [None, math.nan]
 
-    assert [v.score for v in as_grade(reward)(PROBLEMS, ["x", "y"])] == [None, None]
+    assert [v.score for v in as_grade(reward, letters)(PROBLEMS, ["x", "y"])] == [None, None]
 
 
 def test_a_reward_that_is_no_number_is_named() -> None:
@@ -157,4 +219,4 @@ def test_a_reward_that_is_no_number_is_named() -> None:
         return ["good", "bad"]
 
     with pytest.raises(TinyLoraError, match="function my_reward returned 'good' for a completion"):
-        as_grade(my_reward)(PROBLEMS, ["x", "y"])
+        as_grade(my_reward, letters)(PROBLEMS, ["x", "y"])

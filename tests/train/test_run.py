@@ -1,6 +1,9 @@
 """`tinylora.train`, the Python way: a loaded model, a task of one's own, a reward function."""
 
+import inspect
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +11,13 @@ import pytest
 import torch
 from matplotlib.image import imread
 from rich.console import Console
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import tinylora
-from tinylora import AdapterConfig, TrainConfig
+from tinylora import AdapterConfig, Problem, RequestError, TrainConfig
+from tinylora.cli.eval import run as cli_eval
+from tinylora.train import run
+from tinylora.train.prepare import prepare
 from tinylora.train.report import draw_curve, smooth
 
 
@@ -50,14 +56,12 @@ def test_the_final_accuracy_is_that_of_the_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever lies in the file after training is what is measured: here, other numbers."""
-    from tinylora.train import run
-
     seen: list[torch.Tensor] = []
     measure = run._measure
 
-    def noted(job: Any, adapter: Any) -> Any:
-        seen.append(adapter.v.detach().clone())
-        return measure(job, adapter)
+    def noted(job: Any, engine: Any) -> Any:
+        seen.append(engine.policy.adapter.v.detach().clone())
+        return measure(job, engine)
 
     monkeypatch.setattr(run, "_measure", noted)
     config = settings(tmp_path / "run", model=str(tiny_folder), task=task_name, store="bf16")
@@ -80,6 +84,126 @@ def test_a_reward_function_replaces_the_tasks_grader(
     assert summary["base_accuracy"] == summary["final_accuracy"] == 1.0
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["zero_variance_share"] == 1.0
+
+
+def test_a_reward_function_gets_the_tokens_of_the_completions(
+    tiny_folder: Path, task_name: str, tmp_path: Path, quiet: Console
+) -> None:
+    words = PreTrainedTokenizerFast.from_pretrained(tiny_folder)
+
+    def tokens(completions: list[str], completion_ids: list[list[int]]) -> list[float]:
+        assert completion_ids == [words(text)["input_ids"] for text in completions]
+        return [float(len(ids)) for ids in completion_ids]
+
+    config = settings(tmp_path / "run", model=str(tiny_folder), task=task_name, steps=1)
+    assert tinylora.train(config, reward=tokens, console=quiet)["steps"] == 1
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_every_module_is_left_in_its_mode(
+    is_training: bool, tiny_folder: Path, task_name: str, tmp_path: Path, quiet: Console
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder).train(is_training)
+    model.model.layers[0].eval()
+    before = [module.training for module in model.modules()]
+    tinylora.train(settings(tmp_path / "run", steps=1), model=model, task=task_name, console=quiet)
+    assert [module.training for module in model.modules()] == before
+
+
+def test_a_task_given_as_an_object_is_recorded_as_one(
+    tiny_folder: Path, task_name: str, tmp_path: Path, quiet: Console
+) -> None:
+    """So that no other task of the same name is taken for it; in Python the run goes on."""
+    task = replace(tinylora.load_task(task_name), name="pocket")
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    config = settings(tmp_path / "run", steps=1)
+    tinylora.train(config, model=model, task=task, console=quiet)
+    with pytest.raises(RequestError, match="was given its task pocket as an object in Python"):
+        cli_eval([f"--adapter={tmp_path / 'run'}"])
+    longer = settings(tmp_path / "run", steps=2)
+    assert tinylora.train(longer, model=model, task=task, resume=True, console=quiet)["steps"] == 2
+
+
+def test_what_is_loaded_is_recorded(
+    tiny_folder: Path, task_name: str, tmp_path: Path, quiet: Console
+) -> None:
+    """The precision and the rate are those of the model that trains, not of `config.model`."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    job = prepare(settings(tmp_path), model=model, task=task_name)
+    assert (job.config.dtype, job.config.learning_rate) == ("fp32", 2e-4)
+    given = settings(tmp_path, learning_rate=0.3)
+    assert prepare(given, model=model, task=task_name).config.learning_rate == 0.3
+
+
+def test_a_refused_model_leaves_no_folder(
+    tiny_folder: Path, task_name: str, tmp_path: Path, quiet: Console
+) -> None:
+    capped = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    capped.lm_head.register_forward_hook(lambda module, inputs, output: output)
+    forward = capped.forward
+    capped.forward = lambda **kwargs: scaled(forward(**kwargs))
+    recurrent = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    recurrent.config.layer_types = ["linear_attention", "full_attention"]
+    for model, sentence in ((capped, "differ by"), (recurrent, "linear_attention")):
+        with pytest.raises(RequestError, match=sentence):
+            tinylora.train(settings(tmp_path / "run"), model=model, task=task_name, console=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def scaled(output: Any) -> Any:
+    output.logits = output.logits / 2
+    return output
+
+
+def test_a_training_prompt_beyond_the_context_is_refused(
+    tiny_folder: Path, task_name: str, tmp_path: Path
+) -> None:
+    task = tinylora.load_task(task_name)
+    long = Problem("what " * 100, "red")
+    for train in ([*task.train, long], Endless(long)):
+        with pytest.raises(RequestError, match=r"prompt of 100 tokens.*Shorten the prompt, or use"):
+            prepare(settings(tmp_path, model=str(tiny_folder)), task=replace(task, train=train))
+
+
+class Endless(Sequence[Problem]):
+    """The same problem, more often than anybody would read it."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.num_read = problem, 0
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def __getitem__(self, index: Any) -> Any:
+        self.num_read += 1
+        assert self.num_read <= 1_000
+        return self.problem
+
+
+def test_the_default_folder_is_the_tasks_name_without_what_a_path_would_read(
+    tiny_folder: Path,
+    task_name: str,
+    tmp_path: Path,
+    quiet: Console,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tinylora.train.folder.time.strftime", lambda form: "now")
+    config = settings(tmp_path, model=str(tiny_folder), steps=1)
+    config = config.model_copy(update={"output": None})
+    task = replace(tinylora.load_task(task_name), name="../my task/1")
+    assert tinylora.train(config, task=task, console=quiet)["output"] == "runs/my-task-1-seed0-now"
+    with pytest.raises(RequestError, match="output = runs/my-task-1-seed0-now holds another run"):
+        tinylora.train(config, task=task, console=quiet)
+
+
+def test_the_signature_is_written_out() -> None:
+    called, does = inspect.signature(tinylora.train), inspect.signature(run.train)
+    assert list(called.parameters) == list(does.parameters)
+    assert list(called.parameters)[:3] == ["config", "model", "tokenizer"]
+    assert list(called.parameters)[3:6] == ["task", "reward", "resume"]
+    for name, parameter in called.parameters.items():
+        assert parameter.default == does.parameters[name].default
 
 
 def test_the_curve_shows_both_accuracies(tmp_path: Path) -> None:

@@ -13,8 +13,24 @@ from tinylora.errors import RequestError
 
 DESCRIPTION = """Accuracy of a model or an adapter on a task: greedy (pass@1) and sampled, with 95 %
 intervals."""
-RECORDED = ("model", "task", "temperature", "max_new_tokens")
-DEFAULTS = {"task": "pocket", "temperature": 1.0}
+RECORDED = {  # option -> the setting of a run that it repeats
+    "model": "model",
+    "task": "task",
+    "problems": "eval_problems",
+    "samples": "eval_samples",
+    "temperature": "temperature",
+    "max_new_tokens": "max_new_tokens",
+    "seed": "seed",
+    "dtype": "dtype",
+}
+DEFAULTS = {
+    "task": "pocket",
+    "problems": 512,
+    "samples": 4,
+    "temperature": 1.0,
+    "seed": 0,
+    "dtype": "auto",
+}
 
 
 @dataclass
@@ -48,8 +64,22 @@ class Options:
     split: Annotated[Literal["train", "test"], tyro.conf.arg(help="which problems of the task")] = (
         "test"
     )
-    problems: Annotated[int, tyro.conf.arg(help="how many of them, from the first")] = 512
-    samples: Annotated[int, tyro.conf.arg(help="answers to each for the sampled accuracy")] = 4
+    problems: Annotated[
+        int | None,
+        tyro.conf.arg(
+            help="how many of them, from the first",
+            metavar="INT",
+            help_behavior_hint="(default: the run's, else 512)",
+        ),
+    ] = None
+    samples: Annotated[
+        int | None,
+        tyro.conf.arg(
+            help="answers to each for the sampled accuracy",
+            metavar="INT",
+            help_behavior_hint="(default: the run's, else 4)",
+        ),
+    ] = None
     temperature: Annotated[
         float | None,
         tyro.conf.arg(
@@ -66,10 +96,22 @@ class Options:
             help_behavior_hint="(default: the run's or the task's)",
         ),
     ] = None
-    seed: Annotated[int, tyro.conf.arg(help="of the samples and of the random controls")] = 0
+    seed: Annotated[
+        int | None,
+        tyro.conf.arg(
+            help="of the samples and of the random controls",
+            metavar="INT",
+            help_behavior_hint="(default: the run's, else 0)",
+        ),
+    ] = None
     dtype: Annotated[
-        Literal["auto", "fp32", "bf16"], tyro.conf.arg(help="precision of the base model")
-    ] = "auto"
+        Literal["auto", "fp32", "bf16"] | None,
+        tyro.conf.arg(
+            help="precision of the base model",
+            metavar="auto|fp32|bf16",
+            help_behavior_hint="(default: the run's, else auto)",
+        ),
+    ] = None
     device: Annotated[
         str, tyro.conf.arg(help="where the model runs: auto, cpu, cuda, ...", metavar="TEXT")
     ] = "auto"
@@ -101,10 +143,9 @@ def with_recorded(options: Options) -> Options:
     if options.adapter is not None:
         recipe = Path(options.adapter) / "config.yaml"
         recorded = load_recipe(recipe) if recipe.is_file() else {}
-    known: dict[str, Any] = {**DEFAULTS, **{n: recorded[n] for n in RECORDED if n in recorded}}
-    for name in RECORDED:
+    for name, setting in RECORDED.items():
         if getattr(options, name) is None:
-            setattr(options, name, known.get(name))
+            setattr(options, name, recorded.get(setting, DEFAULTS.get(name)))
     return options
 
 

@@ -1,14 +1,18 @@
 """`tinylora inspect`: what a model offers to adapt, or what an adapter file holds."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from tinylora.cli.options import parse
 from tinylora.errors import RequestError
+
+if TYPE_CHECKING:
+    from tinylora.adapter.modules import LinearMap
 
 DESCRIPTION = """What a model offers to adapt, or what an adapter file holds."""
 
@@ -58,6 +62,11 @@ def run(argv: Sequence[str]) -> None:
     path = Path(options.what).expanduser()
     if path.is_file() or (path / FILE_NAME).is_file():
         show_adapter(path)
+    elif (path / "config.yaml").is_file():
+        raise RequestError(
+            f"{path} is a run that has no adapter yet: it still trains, or it was interrupted. Go "
+            f'on with it by "tinylora train --resume --output {path}".'
+        )
     elif path.suffix == ".safetensors":
         raise RequestError(f"There is no adapter file {path}. Give a file, or a run folder.")
     else:
@@ -105,15 +114,47 @@ def show_model(options: Options) -> None:
     config = AdapterConfig(**chosen)
     quieten(options.what)
     model = load_skeleton(options.what)
-    maps = linear_maps(model, config.targets, config.layers)
+    note = None
+    try:
+        maps = linear_maps(model, config.targets, config.layers)
+    except RequestError:
+        present = every_linear_map(model)
+        if options.targets is not None or not present:
+            raise
+        maps, note = present, _other_targets(present)
     num_weights = sum(parameter.numel() for parameter in model.parameters())
     title = f"{options.what}: {type(model).__name__}, {num_weights:,} parameters"
     console = Console()
     console.print(module_table(maps, f"{title}; {len(maps)} linear maps matched"))
+    if note is not None:
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
+        return
     num_groups, sharing = sharing_table(maps, config)
     console.print(sharing)
     console.print(
         f"With u numbers a group, {num_groups} x u are trained; without sharing, {len(maps)} x u."
+    )
+
+
+def every_linear_map(model: Any) -> "list[LinearMap]":
+    """The linear maps of a model, whatever they are called."""
+    from tinylora.adapter.modules import linear_maps
+
+    leaves = {name for name, module in model.named_modules() if not list(module.children())}
+    found: list[LinearMap] = []
+    for target in sorted({name.rpartition(".")[2] for name in leaves}):
+        with suppress(RequestError):  # it is no linear map
+            found += linear_maps(model, (target,))
+    places = {name: place for place, (name, _) in enumerate(model.named_modules())}
+    return sorted(found, key=lambda linear: places[linear.name])
+
+
+def _other_targets(maps: "Sequence[LinearMap]") -> str:
+    """What to adapt where the seven maps of a Llama block are not there."""
+    inside = [linear.name.rpartition(".")[2] for linear in maps if linear.layer is not None]
+    return (
+        "The default targets, the seven maps of a Llama block, are not all there. To adapt the "
+        f"maps inside the blocks: --targets {','.join(dict.fromkeys(inside))}"
     )
 
 

@@ -1,6 +1,5 @@
 """What `tinylora eval` computes and prints."""
 
-import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from tinylora.models import Base, check_context, load_model
 from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks import Task, load_task
+from tinylora.train.folder import write_json
 from tinylora.train.report import accuracy_text
 from tinylora.train.rollouts import derive_seed
 
@@ -76,7 +76,7 @@ def measure(options: Any) -> None:
         if before is not None:
             result["controls"] = {"base": before, **_controls(measured, adapter)}
     if options.json is not None:
-        Path(options.json).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(options.json), result)
     for table in tables(result):
         Console().print(table)
 

@@ -317,10 +317,11 @@ def has_window(config: Any) -> bool:
 
 @contextmanager
 def evaluation_mode(model: Any) -> Iterator[None]:
-    """Dropout off, and back as it was."""
-    was_training = model.training
+    """Dropout off, and every module back as it was."""
+    were_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for module in were_training:
+            module.training = True

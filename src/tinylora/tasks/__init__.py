@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tinylora.config import nearest
+from tinylora.config import IN_PYTHON, nearest
 from tinylora.errors import RequestError
 from tinylora.tasks.task import Problem, Task
 
@@ -33,6 +33,12 @@ def load_task(name: str) -> Task:
         from tinylora.tasks.own import load_own
 
         return load_own(name)
+    if name.startswith(IN_PYTHON):
+        raise RequestError(
+            f"The run was given its task {name.removeprefix(IN_PYTHON)} as an object in Python, "
+            "which no name finds again. Evaluate it with --task FILE.py:FUNCTION, or go on with it "
+            "in Python: tinylora.train(config, task=..., resume=True)."
+        )
     raise RequestError(
         f'task = "{name}" is no task of this version.{nearest(name, KNOWN)} '
         "Use pocket, a file of rows (data.jsonl), or a function of yours (my_task.py:make)."

@@ -2,6 +2,8 @@
 
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -22,18 +24,29 @@ def load_own(name: str) -> Task:
         raise RequestError(
             f"There is no file {path}, which task = {name} names. Give FILE.py:FUNCTION."
         )
-    module = _run(path)
-    make = getattr(module, function, None)
-    if not callable(make):
-        known = [key for key, value in vars(module).items() if callable(value)]
-        raise RequestError(f"{path} has no function {function}.{nearest(function, known)}")
-    task = make()
+    with _importable(path.resolve().parent):
+        module = _run(path)
+        make = getattr(module, function, None)
+        if not callable(make):
+            known = [key for key, value in vars(module).items() if callable(value)]
+            raise RequestError(f"{path} has no function {function}.{nearest(function, known)}")
+        task = make()
     if not isinstance(task, Task):
         raise RequestError(
             f"{name} returned a {type(task).__name__}, but a task is a tinylora.Task. Return "
             "Task(name, train, test, grade)."
         )
     return task
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """The file's neighbours can be imported while it runs, as by `python FILE.py`."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def _run(path: Path) -> ModuleType:

@@ -27,7 +27,7 @@ def load_rows(path: Path) -> Task:
             f"There is no task file {path}. Give the path of a JSONL file whose rows have the "
             "fields prompt and answer."
         )
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = _read(path).split("\n")  # not splitlines: a text may hold U+2028
     problems = [
         _problem(line, f"{path}, line {number}")
         for number, line in enumerate(lines, start=1)
@@ -40,6 +40,15 @@ def load_rows(path: Path) -> Task:
             "one each. Add rows."
         )
     return Task(path.stem, train, test, grade)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            f"{path} is not UTF-8 (byte {error.start}: {error.reason}). Save it as UTF-8."
+        ) from None
 
 
 def grade(gold: str, completion: str) -> Verdict:

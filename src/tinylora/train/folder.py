@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,8 +55,11 @@ class RunFolder:
 
 def new_folder(config: TrainConfig, task_name: str) -> RunFolder:
     """The folder that the settings name, or a new one under `runs/`."""
+    if config.output is not None:
+        return RunFolder(Path(config.output))
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return RunFolder(Path(config.output or f"runs/{task_name}-seed{config.seed}-{stamp}"))
+    slug = re.sub(r"[^\w.-]+", "-", task_name).strip("-.") or "task"
+    return RunFolder(Path("runs") / f"{slug}-seed{config.seed}-{stamp}")
 
 
 def check_free(folder: RunFolder) -> None:
@@ -124,5 +128,5 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Whoever looks finds the old file or the new one, whole."""
     scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(text, encoding="utf-8")
+    scratch.write_text(text, encoding="utf-8", newline="\n")
     os.replace(scratch, path)

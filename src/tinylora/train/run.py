@@ -6,26 +6,21 @@ what was measured.
 
 import json
 import time
-from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from tinylora.adapter import TinyLora, attach, load
-from tinylora.adapter.files import read
+from tinylora.adapter.files import DTYPES, read
 from tinylora.adapter.modules import linear_maps
-from tinylora.adapter.sharing import budget
-from tinylora.config import TrainConfig, flatten, with_budget
-from tinylora.errors import RequestError
-from tinylora.evaluate import Evaluation, evaluate, text_of
-from tinylora.models import Base, check_context, from_loaded, load_model
-from tinylora.policy import TinyLoraPolicy
-from tinylora.rollout.transformers import TransformersEngine
-from tinylora.tasks import load_task
-from tinylora.tasks.functions import RewardFunction, as_grade
-from tinylora.tasks.task import Grade, Problem, Task
+from tinylora.config import TrainConfig, flatten
+from tinylora.evaluate import Evaluation, evaluate
+from tinylora.policy import Policy, TinyLoraPolicy
+from tinylora.rollout.engine import Engine
+from tinylora.rollout.transformers import TransformersEngine, evaluation_mode
+from tinylora.tasks.functions import RewardFunction
+from tinylora.tasks.task import Task
 from tinylora.train.folder import (
     RunFolder,
     check_free,
@@ -36,23 +31,14 @@ from tinylora.train.folder import (
 )
 from tinylora.train.grpo import train_grpo
 from tinylora.train.metrics import RunLog
+from tinylora.train.prepare import Job, prepare
 from tinylora.train.report import draw_curve, end_table
-from tinylora.train.rollouts import Text, derive_seed
+from tinylora.train.rollouts import derive_seed
 from tinylora.train.tables import sharing_table
 
-STORE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that a run needs, checked and loaded."""
-
-    config: TrainConfig
-    base: Base
-    task: Task
-    text: Text
-    problems: list[Problem]  # the test problems before and after training
-    grade: Grade | None
+METHODS = {"tinylora": TinyLoraPolicy}
+ALGORITHMS = {"grpo": train_grpo}
+ENGINES = {"transformers": TransformersEngine}
 
 
 def train(
@@ -89,22 +75,22 @@ def train(
     start = time.monotonic()
     console = console or Console()
     config = config or TrainConfig()
-    if not resume:
-        check_free(new_folder(config, "task"))  # before a large model is loaded
+    if config.output is not None and not resume:
+        check_free(new_folder(config, ""))  # before a large model is loaded
     job = prepare(config, model, tokenizer, task, reward)
     folder = new_folder(job.config, job.task.name)
-    if resume:
-        check_same_run(folder, job.config)
+    check_same_run(folder, job.config) if resume else check_free(folder)
     if config.params is not None:
         console.print(_sharing(job))
     seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
-    try:
-        base = _train_and_save(job, folder, resume, console)
-    except KeyboardInterrupt:
-        again = f'Go on with "tinylora train --resume --output {folder.path}".'
-        raise KeyboardInterrupt(again) from None
-    _say(console, f"Measuring the adapter in {folder.adapter} ...")
-    final = final_accuracy(job, folder)
+    with evaluation_mode(job.base.model):
+        try:
+            base = _train_and_save(job, folder, resume, console)
+        except KeyboardInterrupt:
+            again = f'Go on with "tinylora train --resume --output {folder.path}".'
+            raise KeyboardInterrupt(again) from None
+        _say(console, f"Measuring the adapter in {folder.adapter} ...")
+        final = final_accuracy(job, folder)
     summary = summarise(job, folder, base, final, seconds_before + time.monotonic() - start)
     write_json(folder.summary, summary)
     draw_curve(folder.metrics, summary, folder.curve)
@@ -113,52 +99,13 @@ def train(
     return summary
 
 
-def prepare(
-    config: TrainConfig,
-    model: Any = None,
-    tokenizer: Any = None,
-    task: Task | str | None = None,
-    reward: RewardFunction | None = None,
-) -> Job:
-    """Load and check what a run needs, before anything is computed or written.
-
-    Raises:
-        RequestError: a name is unknown, or the completion budget passes the model's context.
-    """
-    if isinstance(task, str):
-        config, task = config.model_copy(update={"task": task}), None
-    found = load_task(config.task) if task is None else task
-    base = _base(config, model, tokenizer)
-    config = config.model_copy(
-        update={"model": base.name, "task": config.task if task is None else found.name}
-    )
-    config = resolve_budget(config, base.model)
-    _check_parts(config, found)
-    text = text_of(base)
-    problems = list(found.test[: config.eval_problems])
-    prompts = [text.encode(problem.prompt) for problem in problems]
-    check_context(base.model, prompts, config.max_new_tokens or found.max_new_tokens)
-    grade = None if reward is None else as_grade(reward)
-    return Job(config, base, found, text, problems, grade)
-
-
-def resolve_budget(config: TrainConfig, model: Any) -> TrainConfig:
-    """Turn `params` into u and num_groups, which depend on how many modules the model has."""
-    if config.params is None:
-        return config
-    num_modules = len(linear_maps(model, config.adapter.targets, config.adapter.layers))
-    return with_budget(config, *budget(config.params, num_modules))
-
-
-def base_accuracy(
-    job: Job, adapter: TinyLora, folder: RunFolder, console: Console
-) -> dict[str, Any]:
+def base_accuracy(job: Job, engine: Engine, folder: RunFolder, console: Console) -> dict[str, Any]:
     """Greedy and sampled accuracy before training: measured once, then read from the folder."""
     if folder.base.is_file():
         saved: dict[str, Any] = json.loads(folder.base.read_text(encoding="utf-8"))
         return saved
     _say(console, f"Measuring the base model on {len(job.problems)} test problems ...")
-    base = _measure(job, adapter)
+    base = _measure(job, engine)
     write_json(folder.base, base)
     return base
 
@@ -167,7 +114,7 @@ def final_accuracy(job: Job, folder: RunFolder) -> dict[str, Any]:
     """The same for the adapter that the folder's file holds."""
     adapter = load(job.base.model, folder.adapter)
     try:
-        return _measure(job, adapter)
+        return _measure(job, _parts(job, adapter)[1])
     finally:
         adapter.detach()
 
@@ -188,7 +135,7 @@ def summarise(
         "num_trainable": num_groups * u,
         "u": u,
         "num_groups": num_groups,
-        "adapter_bytes": num_groups * u * STORE_BYTES[job.config.store],
+        "adapter_bytes": num_groups * u * DTYPES[job.config.store].itemsize,
         "file_bytes": folder.adapter.stat().st_size,
         "store": job.config.store,
         "steps": _num_steps(folder),
@@ -201,25 +148,14 @@ def _train_and_save(job: Job, folder: RunFolder, resume: bool, console: Console)
     """From the base model to the adapter's file; returns the base's accuracy."""
     adapter = attach(job.base.model, job.config.adapter)
     try:
+        policy, engine = _parts(job, adapter)
         write_config(folder, job.config)
-        base = base_accuracy(job, adapter, folder, console)
-        _learn(job, adapter, folder, resume, console)
+        base = base_accuracy(job, engine, folder, console)
+        _learn(job, policy, engine, folder, resume, console)
         adapter.save(folder.adapter, job.config.store)
     finally:
         adapter.detach()
     return base
-
-
-def _check_parts(config: TrainConfig, task: Task) -> None:
-    """What would else be missed only after the base was measured."""
-    for split, problems in (("training", task.train), ("test", task.test)):
-        if not len(problems):
-            raise RequestError(f"The task {task.name} has no {split} problems. Give it some.")
-    if config.track is not None and find_spec(config.track) is None:
-        raise RequestError(
-            f"track = {config.track}, but {config.track} is not installed. Install the extra: "
-            'pip install "tinylora[track]".'
-        )
 
 
 def _sharing(job: Job) -> Table:
@@ -230,22 +166,23 @@ def _sharing(job: Job) -> Table:
     ]
 
 
-def _base(config: TrainConfig, model: Any, tokenizer: Any) -> Base:
-    if model is None or isinstance(model, str):
-        return load_model(model or config.model, config.dtype, config.device)
-    return from_loaded(model, tokenizer)
+def _parts(job: Job, adapter: TinyLora) -> tuple[Policy, Engine]:
+    """The policy and the engine that the settings name."""
+    policy = METHODS[job.config.method](adapter)
+    return policy, ENGINES[job.config.rollout](policy)
 
 
-def _learn(job: Job, adapter: TinyLora, folder: RunFolder, resume: bool, console: Console) -> None:
-    policy = TinyLoraPolicy(adapter)
+def _learn(
+    job: Job, policy: Policy, engine: Engine, folder: RunFolder, resume: bool, console: Console
+) -> None:
     settings = flatten(job.config)
     log = RunLog(
         folder.path, job.config.steps, track=job.config.track, settings=settings, console=console
     )
     try:
-        train_grpo(
+        ALGORITHMS[job.config.algorithm](
             policy,
-            TransformersEngine(policy),
+            engine,
             job.task,
             job.text,
             job.config,
@@ -258,9 +195,7 @@ def _learn(job: Job, adapter: TinyLora, folder: RunFolder, resume: bool, console
         log.close()
 
 
-def _measure(job: Job, adapter: TinyLora) -> dict[str, Any]:
-    engine = TransformersEngine(TinyLoraPolicy(adapter))
-
+def _measure(job: Job, engine: Engine) -> dict[str, Any]:
     def run(temperature: float, samples: int) -> Evaluation:
         return evaluate(
             engine,
