@@ -124,9 +124,7 @@ def test_a_task_given_as_an_object_is_recorded_as_one(
     assert tinylora.train(longer, model=model, task=task, resume=True, console=quiet)["steps"] == 2
 
 
-def test_what_is_loaded_is_recorded(
-    tiny_folder: Path, task_name: str, tmp_path: Path, quiet: Console
-) -> None:
+def test_what_is_loaded_is_recorded(tiny_folder: Path, task_name: str, tmp_path: Path) -> None:
     """The precision and the rate are those of the model that trains, not of `config.model`."""
     model = AutoModelForCausalLM.from_pretrained(tiny_folder)
     job = prepare(settings(tmp_path), model=model, task=task_name)
@@ -139,7 +137,6 @@ def test_a_refused_model_leaves_no_folder(
     tiny_folder: Path, task_name: str, tmp_path: Path, quiet: Console
 ) -> None:
     capped = AutoModelForCausalLM.from_pretrained(tiny_folder)
-    capped.lm_head.register_forward_hook(lambda module, inputs, output: output)
     forward = capped.forward
     capped.forward = lambda **kwargs: scaled(forward(**kwargs))
     recurrent = AutoModelForCausalLM.from_pretrained(tiny_folder)
