@@ -67,8 +67,9 @@ class Pages:
         """Which tokens stand between an assistant mark and the end of its answer, end included."""
         marks = self.tokenizer.convert_tokens_to_ids([USER, ASSISTANT])
         is_user, is_assistant = (tokens == mark for mark in marks)
-        is_open: Tensor = is_assistant.cumsum(1) == is_user.cumsum(1)
-        return is_open & ~is_assistant
+        is_open = is_assistant.cumsum(1) == is_user.cumsum(1)
+        kept: Tensor = is_open & ~is_assistant
+        return kept
 
 
 def answer_loss(model: Any, tokens: Tensor, is_answer: Tensor) -> Tensor:

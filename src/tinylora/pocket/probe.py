@@ -98,6 +98,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num-groups", type=int, default=13)
     parser.add_argument("--rank", type=int, default=1)
     parser.add_argument("--layers", default="2-3", help="blocks that are adapted")
+    parser.add_argument("--sharing", choices=["tiled", "structured"], default="structured")
     parser.add_argument("--seeds", type=int, default=5, help="projection seeds 0, 1, ...")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=16, help="problems a step")
@@ -115,7 +116,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     print("seed      careful share  latent accuracy  |v|")
     for seed in range(args.seeds):
         config = AdapterConfig(
-            u=args.u, num_groups=args.num_groups, rank=args.rank, layers=args.layers, seed=seed
+            u=args.u,
+            num_groups=args.num_groups,
+            rank=args.rank,
+            layers=args.layers,
+            sharing=args.sharing,
+            seed=seed,
         )
         adapter = attach(probe.base.model, config)
         policy = TinyLoraPolicy(adapter)
