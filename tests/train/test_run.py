@@ -72,6 +72,16 @@ def test_the_final_accuracy_is_that_of_the_file(
     assert final.any()
 
 
+def test_what_rounding_costs_is_said(
+    tiny_folder: Path, task_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for store in ("bf16", "fp32"):
+        config = settings(tmp_path / store, model=str(tiny_folder), task=task_name, store=store)
+        tinylora.train(config)
+        said = "Stored in bf16: rounding moved v by 0." in capsys.readouterr().out
+        assert said == (store == "bf16")
+
+
 def test_a_reward_function_replaces_the_tasks_grader(
     tiny_folder: Path, task_name: str, tmp_path: Path, quiet: Console
 ) -> None:

@@ -7,7 +7,6 @@ keeps the disk out of it.
 
 import hashlib
 import os
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tinylora.adapter.svd import Factors, truncated_svd
+from tinylora.atomic import write_atomically
 
 _VERSION = "1"  # raise it when truncated_svd gives other numbers
 
@@ -76,10 +76,7 @@ def _write(path: Path, factors: Factors) -> None:
         "method": factors.method,
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(save(tensors, meta))
-        os.replace(file.name, path)
+        write_atomically(path, save(tensors, meta), is_shared=True)
     except OSError as error:
         warnings.warn(
             f"The factors could not be kept in {path.parent} ({error}), so they are computed "

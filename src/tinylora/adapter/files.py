@@ -7,8 +7,6 @@ Equal contents are equal bytes. U, S, V and P are never stored.
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from tinylora.atomic import write_atomically
 from tinylora.config import AdapterConfig
 from tinylora.errors import RequestError
 
@@ -57,17 +56,7 @@ def write(path: str | Path, contents: AdapterFile, store: Store = "fp32") -> int
     """
     data = _encode(contents, store)
     path = _file(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_atomically(path, data)
     return len(data)
 
 

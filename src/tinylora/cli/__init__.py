@@ -3,12 +3,14 @@
 Exit status: 0 done; 2 the request is wrong; 1 it failed while running; 130 interrupted.
 """
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from tinylora.errors import RequestError, TinyLoraError
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 VERBS = {
     "train": "train a few numbers on a task, and measure what they did",
     "eval": "accuracy of a model or an adapter, with controls if asked",
@@ -46,12 +48,26 @@ def main(argv: Sequence[str]) -> int:
     except TinyLoraError as error:
         print(f"tinylora {verb}: {error}", file=sys.stderr)
         return error.exit_status
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"tinylora {verb}: {_disk_sentence(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as error:
         print(f"\ntinylora {verb}: interrupted. {error}".rstrip(), file=sys.stderr)
         return 130
     except SystemExit as stop:  # tyro, after its help or its own sentence
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
+
+
+def _disk_sentence(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    return (
+        f"{error.strerror}{where}, so the file was not written; files that were there are as they "
+        "were. Free some space or name another folder; a run that was training goes on with "
+        '"tinylora train --resume --output DIR".'
+    )
 
 
 def usage() -> str:

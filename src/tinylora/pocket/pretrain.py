@@ -6,9 +6,9 @@ the same command goes on from its last checkpoint as if nothing had happened.
 """
 
 import argparse
+import io
 import json
 import math
-import os
 import random
 import time
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from tinylora.atomic import write_atomically
 from tinylora.pocket.pages import draw_page
 from tinylora.pocket.tokenizer import ASSISTANT, END, USER, VOCABULARY_SIZE, build_tokenizer
 
@@ -113,14 +114,14 @@ class Pretraining:
 
     def save(self) -> None:
         """Replace the checkpoint, all or nothing, and write the model folder."""
-        part = self.checkpoint.with_suffix(".part")
         state = {
             "step": self.done,
             "model": self.model.state_dict(),
             "adam": self.adam.state_dict(),
         }
-        torch.save(state, part)
-        os.replace(part, self.checkpoint)
+        data = io.BytesIO()
+        torch.save(state, data)
+        write_atomically(self.checkpoint, data.getvalue())
         save_model(self.model, self.args.out)
 
     def step(self) -> float:

@@ -5,13 +5,14 @@ order of the problems and all sampling at step t are functions of (seed, t) alon
 the count are the whole of the randomness and of the position in the data.
 """
 
-import os
+import io
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.policy import Policy
 
@@ -22,20 +23,15 @@ def save_checkpoint(
     folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, step: int, seed: int
 ) -> None:
     """Replace the folder's checkpoint; whoever looks finds the old one or the new one, whole."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {
         "step": step,
         "seed": seed,
         "policy": policy.state_dict(),
         "optimizer": optimizer.state_dict(),
     }
-    scratch = folder / (FILE_NAME + ".tmp")
-    with scratch.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, folder / FILE_NAME)
-    _sync_folder(folder)
+    data = io.BytesIO()
+    torch.save(state, data)
+    write_atomically(folder / FILE_NAME, data.getvalue())
 
 
 def load_checkpoint(
@@ -76,14 +72,3 @@ def _read(path: Path) -> dict[str, Any]:
             "again from its first step."
         ) from error
     return state
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable (Windows cannot open folders and needs no such thing)."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinylora.atomic import write_atomically
 from tinylora.config import TrainConfig, flatten, load_recipe, settings_yaml, unflatten
 from tinylora.errors import RequestError
 
@@ -117,16 +117,9 @@ def check_same_run(folder: RunFolder, config: TrainConfig) -> None:
 def write_config(folder: RunFolder, config: TrainConfig) -> None:
     """Create the folder and record the resolved settings."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder.config, settings_yaml(config))
+    write_atomically(folder.config, settings_yaml(config).encode())
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON for people and programs, atomically."""
-    write_atomically(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Whoever looks finds the old file or the new one, whole."""
-    scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(scratch, path)
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())

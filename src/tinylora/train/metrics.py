@@ -5,7 +5,6 @@ dropped, because those steps are taken again.
 """
 
 import json
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
 
 SHOWN = {  # metric -> how the terminal shows it
@@ -82,9 +82,7 @@ def keep_steps(path: Path, step: int) -> None:
         return
     with path.open(encoding="utf-8", newline="\n") as file:
         kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
-    scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text("".join(kept), encoding="utf-8", newline="\n")
-    os.replace(scratch, path)
+    write_atomically(path, "".join(kept).encode())
 
 
 def _append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -153,6 +153,9 @@ def _train_and_save(job: Job, folder: RunFolder, resume: bool, console: Console)
         base = base_accuracy(job, engine, folder, console)
         _learn(job, policy, engine, folder, resume, console)
         adapter.save(folder.adapter, job.config.store)
+        if job.config.store != "fp32":
+            lost = adapter.rounding(job.config.store).relative
+            console.print(f"Stored in {job.config.store}: rounding moved v by {lost:.2%} of |v|.")
     finally:
         adapter.detach()
     return base
