@@ -10,7 +10,10 @@ from importlib import import_module
 
 from tinylora.errors import RequestError, TinyLoraError
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+DISK_ERRORS = (  # what a full disk, a folder without rights or a path that cannot be says
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+)  # fmt: skip
 VERBS = {
     "train": "train a few numbers on a task, and measure what they did",
     "eval": "accuracy of a model or an adapter, with controls if asked",
