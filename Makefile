@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 OFFLINE := HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types format clean
+.PHONY: help demo test test-slow lint types format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/installed ## train 13 numbers on the embedded model (runs/demo is made anew)
 	@rm -rf runs/demo
@@ -18,6 +18,9 @@ demo: $(VENV)/installed ## train 13 numbers on the embedded model (runs/demo is 
 
 test: $(VENV)/installed-dev ## run the tests (pytest's options: make test ARGS="-k name")
 	@$(OFFLINE) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
+
+test-slow: $(VENV)/installed-dev ## run the tests that take longer (torch.compile for real)
+	@$(OFFLINE) $(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: style and formatting
 	$(BIN)/ruff check .
