@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from tinylora.adapter import AdapterConfig, attach
-from tinylora.models import encode_prompt, load_model
+from tinylora.evaluate import text_of
+from tinylora.models import load_model
 from tinylora.pocket import task as pocket_task
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Sampling
@@ -31,19 +32,17 @@ class Probe:
     def __init__(self, model: str, num_problems: int) -> None:
         self.base = load_model(model)
         self.task: Task = pocket_task.make()
-        tokenizer = self.base.tokenizer
-        self.prompts = [
-            encode_prompt(tokenizer, self.task.test[i].prompt) for i in range(num_problems)
-        ]
-        self.golds = [self.task.test[i].gold for i in range(num_problems)]
-        solutions = [self.sample(self.task.test[i], i) for i in range(num_problems)]
-        self.openers = [sample.completion[0] for sample in solutions]
+        self.text = text_of(self.base)
+        problems = self.task.test[:num_problems]
+        samples = [self.sample(problem, i) for i, problem in enumerate(problems)]
+        self.prompts = [sample.prompt for sample in samples]
+        self.openers = [sample.completion[0] for sample in samples]
+        self.golds = [problem.gold for problem in problems]
 
     def sample(self, problem: Problem, group: int) -> Sample:
         """A problem and its reference solution as tokens."""
-        tokenizer = self.base.tokenizer
-        answer = tokenizer(problem.solution, add_special_tokens=False)["input_ids"]
-        prompt = encode_prompt(tokenizer, problem.prompt)
+        answer = self.base.tokenizer(problem.solution, add_special_tokens=False)["input_ids"]
+        prompt = self.text.encode(problem.prompt)
         return Sample(group, prompt, [*answer, self.base.eos_token_ids[0]])
 
     def measure(self, policy: TinyLoraPolicy) -> tuple[float, float]:
@@ -53,17 +52,16 @@ class Probe:
         opened = [[*p, opener] for p, opener in zip(self.prompts, self.openers, strict=True)]
         completions = TransformersEngine(policy).generate(opened, 1, sampling, seed=0)
         texts = [
-            self.base.tokenizer.decode([opener, *c.token_ids])
+            self.text.decode([opener, *c.token_ids])
             for opener, (c,) in zip(self.openers, completions, strict=True)
         ]
         scores = [
-            self.task.grade(gold, text.removesuffix("<|end|>")).score
-            for gold, text in zip(self.golds, texts, strict=True)
+            self.task.grade(gold, text).score for gold, text in zip(self.golds, texts, strict=True)
         ]
-        return self.careful_share(policy), statistics.fmean(s for s in scores if s is not None)
+        return self.careful_share(), statistics.fmean(s for s in scores if s is not None)
 
     @torch.no_grad()
-    def careful_share(self, policy: TinyLoraPolicy) -> float:
+    def careful_share(self) -> float:
         """Mean probability of the careful opening."""
         opened = zip(self.prompts, self.openers, strict=True)
         rows = pack([Sample(i, p, [opener]) for i, (p, opener) in enumerate(opened)], 1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinylora.adapter.files import FILE_NAME
 from tinylora.atomic import write_atomically
 from tinylora.config import TrainConfig, flatten, load_recipe, settings_yaml, unflatten
 from tinylora.errors import RequestError
@@ -34,7 +35,7 @@ class RunFolder:
 
     @property
     def adapter(self) -> Path:
-        return self.path / "adapter.safetensors"
+        return self.path / FILE_NAME
 
     @property
     def checkpoint(self) -> Path:

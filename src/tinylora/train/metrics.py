@@ -178,6 +178,14 @@ def open_tracker(name: str | None, folder: Path, settings: Mapping[str, Any]) ->
     return openers[name](folder, settings)
 
 
+def missing_tracker(name: str, cause: str = "") -> RequestError:
+    """What to say where a tracker's package is not there."""
+    return RequestError(
+        f"track = {name}, but {name} is not installed{cause}. Install the extra: "
+        'pip install "tinylora[track]".'
+    )
+
+
 def _tensorboard(folder: Path, settings: Mapping[str, Any]) -> Tracker:
     _import("tensorboard", "tensorboard")
     writer = _import("torch.utils.tensorboard", "tensorboard").SummaryWriter(
@@ -215,7 +223,4 @@ def _import(module: str, tracker: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise RequestError(
-            f'track = "{tracker}", but {tracker} is not installed ({error}). Install the extra: '
-            f'pip install "tinylora[track]".'
-        ) from error
+        raise missing_tracker(tracker, f" ({error})") from error

@@ -19,6 +19,7 @@ from tinylora.tasks import load_task
 from tinylora.tasks.functions import RewardFunction, as_grade
 from tinylora.tasks.task import Grade, Problem, Task
 from tinylora.train.batching import check_model
+from tinylora.train.metrics import missing_tracker
 from tinylora.train.rollouts import Text, draw_problems
 
 LOADERS = {"none": load_model}  # by `quantize`
@@ -116,10 +117,7 @@ def _check_parts(config: TrainConfig, task: Task) -> None:
         if not len(problems):
             raise RequestError(f"The task {task.name} has no {split} problems. Give it some.")
     if config.track is not None and find_spec(config.track) is None:
-        raise RequestError(
-            f"track = {config.track}, but {config.track} is not installed. Install the extra: "
-            'pip install "tinylora[track]".'
-        )
+        raise missing_tracker(config.track)
 
 
 def _check_rank(maps: Sequence[LinearMap], rank: int) -> None:

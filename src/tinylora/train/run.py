@@ -55,7 +55,7 @@ def train(
 
     Args:
         config: the settings; None: all defaults (the pocket model on the pocket task).
-        model: a name, or a Transformers model that is already loaded; None: `config.model`.
+        model: a name, or a Transformers model that is already loaded; None: `config.model`
             (a loaded one is used as it is: `dtype` and `device` are its own).
         tokenizer: of a loaded model; None: the one that belongs to it.
         task: a name or a `Task`; None: `config.task`.
@@ -164,9 +164,9 @@ def _train_and_save(job: Job, folder: RunFolder, resume: bool, console: Console)
 def _sharing(job: Job) -> Table:
     """How `params` was spent."""
     settings = job.config.adapter
-    return sharing_table(linear_maps(job.base.model, settings.targets, settings.layers), settings)[
-        1
-    ]
+    maps = linear_maps(job.base.model, settings.targets, settings.layers)
+    _, table = sharing_table(maps, settings)
+    return table
 
 
 def _parts(job: Job, adapter: TinyLora) -> tuple[Policy, Engine]:
