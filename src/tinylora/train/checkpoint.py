@@ -8,7 +8,7 @@ the count are the whole of the randomness and of the position in the data.
 import io
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -19,8 +19,16 @@ from tinylora.policy import Policy
 FILE_NAME = "state.pt"
 
 
+class Optimizer(Protocol):
+    """Whatever a step changes beside the policy's numbers."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 def save_checkpoint(
-    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, step: int, seed: int
+    folder: Path, policy: Policy, optimizer: Optimizer, step: int, seed: int
 ) -> None:
     """Replace the folder's checkpoint; whoever looks finds the old one or the new one, whole."""
     state = {
@@ -34,9 +42,7 @@ def save_checkpoint(
     write_atomically(folder / FILE_NAME, data.getvalue())
 
 
-def load_checkpoint(
-    folder: Path, policy: Policy, optimizer: torch.optim.Optimizer, seed: int
-) -> int:
+def load_checkpoint(folder: Path, policy: Policy, optimizer: Optimizer, seed: int) -> int:
     """Put the checkpoint's state back; returns how many steps were finished (0: there is none).
 
     Raises:

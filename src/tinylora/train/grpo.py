@@ -13,7 +13,6 @@ variance leaves the numbers as they are, Adam's momentum included.
 """
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +39,7 @@ from tinylora.train.batching import (
     pack,
     split_rows,
 )
-from tinylora.train.checkpoint import load_checkpoint, save_checkpoint
-from tinylora.train.interrupt import deferred_interrupt
+from tinylora.train.loop import Outcome, run_steps
 from tinylora.train.metrics import PhaseClock, RunLog
 from tinylora.train.rollouts import (
     Rollouts,
@@ -68,15 +66,6 @@ __all__ = [
     "one_by_one",
     "train_grpo",
 ]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How training ended: `stopped` is "steps" or "time"."""
-
-    steps: int
-    seconds: float
-    stopped: str
 
 
 def train_grpo(
@@ -111,32 +100,20 @@ def train_grpo(
     torch.set_flush_denormal(True)  # Adam's moments of numbers at rest become denormal, and slow
     check_model(policy.model)
     optimizer = make_optimizer(policy, config)
-    done = load_checkpoint(checkpoint_folder, policy, optimizer, config.seed) if resume else 0
-    log.rewind(done)
-    first = done
-    start = time.monotonic()
 
-    def save() -> None:
-        save_checkpoint(checkpoint_folder, policy, optimizer, done, config.seed)
+    def step(number: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        rollouts, metrics = grpo_step(policy, engine, task, text, config, number, optimizer, grade)
+        return metrics, sample_records(rollouts, number + 1)
 
-    def is_over() -> bool:
-        if config.max_minutes is None or done == first:
-            return False
-        return time.monotonic() - start >= 60 * config.max_minutes
-
-    with deferred_interrupt() as interrupted:
-        while done < config.steps and not interrupted() and not is_over():
-            rollouts, metrics = grpo_step(
-                policy, engine, task, text, config, done, optimizer, grade
-            )
-            done += 1
-            log.step({"step": done, **metrics}, sample_records(rollouts, done))
-            if done % config.checkpoint_every == 0:
-                save()
-        save()
-        if interrupted():
-            raise KeyboardInterrupt
-    return Outcome(done, time.monotonic() - start, "steps" if done >= config.steps else "time")
+    return run_steps(
+        step,
+        policy,
+        optimizer,
+        config,
+        log,
+        checkpoint_folder=checkpoint_folder,
+        resume=resume,
+    )
 
 
 def grpo_step(

@@ -1,0 +1,67 @@
+"""The loop around every algorithm's step: resume, count, log, checkpoint, stop."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinylora.config import TrainConfig
+from tinylora.policy import Policy
+from tinylora.train.checkpoint import Optimizer, load_checkpoint, save_checkpoint
+from tinylora.train.interrupt import deferred_interrupt
+from tinylora.train.metrics import RunLog
+
+Step = Callable[[int], tuple[Mapping[str, float], list[dict[str, Any]]]]
+"""Step number `step` (from 0) of an algorithm: its metrics, and samples for people to read."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended: `stopped` is "steps" or "time"."""
+
+    steps: int
+    seconds: float
+    stopped: str
+
+
+def run_steps(
+    step: Step,
+    policy: Policy,
+    optimizer: Optimizer,
+    config: TrainConfig,
+    log: RunLog,
+    *,
+    checkpoint_folder: Path,
+    resume: bool = False,
+) -> Outcome:
+    """Take steps until `config.steps` or `config.max_minutes`; however short the time, one.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, after the running step, with the checkpoint written (a
+            second Ctrl-C does not wait).
+    """
+    done = load_checkpoint(checkpoint_folder, policy, optimizer, config.seed) if resume else 0
+    log.rewind(done)
+    first = done
+    start = time.monotonic()
+
+    def save() -> None:
+        save_checkpoint(checkpoint_folder, policy, optimizer, done, config.seed)
+
+    def is_over() -> bool:
+        if config.max_minutes is None or done == first:
+            return False
+        return time.monotonic() - start >= 60 * config.max_minutes
+
+    with deferred_interrupt() as interrupted:
+        while done < config.steps and not interrupted() and not is_over():
+            metrics, samples = step(done)
+            done += 1
+            log.step({"step": done, **metrics}, samples)
+            if done % config.checkpoint_every == 0:
+                save()
+        save()
+        if interrupted():
+            raise KeyboardInterrupt
+    return Outcome(done, time.monotonic() - start, "steps" if done >= config.steps else "time")
