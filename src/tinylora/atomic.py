@@ -1,7 +1,12 @@
 """Files that are whole or not there: whoever looks finds the old one or the new one."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from tinylora.errors import RequestError
 
 
 def write_atomically(path: Path, data: bytes, *, is_shared: bool = False) -> None:
@@ -24,14 +29,48 @@ def write_atomically(path: Path, data: bytes, *, is_shared: bool = False) -> Non
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    _sync(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """A rename outlives a power cut only once its folder is on the disk (POSIX alone has this)."""
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields a folder to fill; it becomes `path` when the block ends, and is gone if it fails.
+
+    Raises:
+        RequestError: something is at `path` already (an empty folder may be).
+        OSError: the disk is full, or the folder around it cannot be written.
+    """
+    check_free(path)
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+        for file in scratch.rglob("*"):
+            _sync(file)
+        os.replace(scratch, path)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    _sync(path.parent)
+
+
+def check_free(path: Path) -> None:
+    """Refuse a folder that holds anything, or a file of that name."""
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise RequestError(
+            f"{path} exists already, and what is there would be mixed up with what is written. "
+            "Give another folder."
+        )
+
+
+def _sync(path: Path) -> None:
+    """A rename outlives a power cut only once what it names, and its folder, are on the disk.
+
+    POSIX alone has this for folders.
+    """
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -138,6 +138,16 @@ class TinyLora:
         return self.v.numel()
 
     @property
+    def maps(self) -> dict[str, AdaptedMap]:
+        """The adapted maps by name: their frozen factors, and R by `mix`."""
+        return self._adapted
+
+    @property
+    def base(self) -> tuple[str, str]:
+        """Name and revision of the base model, "" where it has none."""
+        return _identity(self.model)
+
+    @property
     def can_fold(self) -> bool:
         """Whether `folded` is exact: every adapted weight is plain, unshared and at least fp32."""
         shared = _shared_parameters(self.model)

@@ -1,0 +1,138 @@
+"""The exported LoRA: loaded by stock PEFT it answers as the adapter does."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from exports import adapter_of, logits, served
+from safetensors.torch import load_file
+from tiny import FAMILIES, config_of, model_of, tokens
+
+from tinylora.adapter import attach
+from tinylora.errors import RequestError
+from tinylora.export import LoraWriter, to_lora
+
+pytestmark = pytest.mark.filterwarnings(  # peft 0.21's
+    "ignore:`is_gradient_checkpointing`:FutureWarning"
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stock_peft_gives_our_logits(family: str, tmp_path: Path) -> None:
+    adapter, ids = adapter_of(family), tokens()
+    to_lora(adapter, tmp_path / "lora")
+    ours, theirs = logits(adapter.model, ids), logits(served(family, tmp_path / "lora"), ids)
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-5)
+    assert not torch.allclose(ours, logits(model_of(family), ids), atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"layers": "1-1", "num_groups": None},
+        {"targets": ("q_proj", "mlp.down_proj"), "num_groups": 1},
+        {"rank": 1, "u": 1},
+        {"scale": False},
+        {"basis": "random"},
+        {"projection": "identity", "u": 4},
+    ],
+)
+def test_every_kind_of_adapter_gives_its_logits(settings: dict, tmp_path: Path) -> None:
+    adapter, ids = adapter_of(**settings), tokens()
+    to_lora(adapter, tmp_path / "lora")
+    theirs = served("qwen2", tmp_path / "lora")
+    assert torch.allclose(logits(adapter.model, ids), logits(theirs, ids), rtol=0, atol=1e-5)
+    wrapped = {n for n, m in theirs.named_modules() if isinstance(m, peft.tuners.lora.LoraLayer)}
+    assert wrapped == {f"base_model.model.{name}" for name in adapter.maps}
+
+
+def test_the_factors_are_those_of_the_adapter(tmp_path: Path) -> None:
+    """B A is W' - W to rounding, A has orthonormal rows, and the scaling is 1."""
+    adapter = adapter_of()
+    to_lora(adapter, tmp_path / "lora")
+    held = load_file(tmp_path / "lora" / "adapter_model.safetensors")
+    assert len(held) == 2 * len(adapter.maps)
+    for name in adapter.maps:
+        A, B = (held[f"base_model.model.{name}.lora_{factor}.weight"] for factor in "AB")
+        assert torch.allclose(A @ A.T, torch.eye(2), atol=1e-6)
+        assert torch.allclose(B @ A, adapter.delta_weight(name), rtol=0, atol=1e-6)
+    settings = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
+    assert settings["r"] == settings["lora_alpha"] == 2
+    assert (settings["bias"], settings["init_lora_weights"]) == ("none", True)
+
+
+def test_targets_name_the_adapted_maps_and_no_other(tmp_path: Path) -> None:
+    all_of_them = adapter_of()
+    seven = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert json.loads(LoraWriter(all_of_them).settings)["target_modules"] == seven
+    some = adapter_of(layers="0-0", targets=("q_proj",), num_groups=1)
+    whole = ["model.layers.0.self_attn.q_proj"]
+    assert json.loads(LoraWriter(some).settings)["target_modules"] == whole
+
+
+def test_a_module_that_was_left_out_is_absent(tmp_path: Path) -> None:
+    model = model_of()
+    weight = model.model.layers[0].self_attn.q_proj.weight
+    with torch.no_grad():
+        weight.copy_(torch.eye(32))
+    with pytest.warns(UserWarning, match="1 of 14 modules are left out"):
+        adapter = attach(model, config_of())
+    to_lora(adapter, tmp_path / "lora")
+    names = "".join(load_file(tmp_path / "lora" / "adapter_model.safetensors"))
+    assert "layers.0.self_attn.q_proj" not in names
+    assert "layers.1.self_attn.q_proj" in names
+
+
+def test_the_next_version_has_another_B_and_the_same_A(tmp_path: Path) -> None:
+    adapter = adapter_of()
+    writer = LoraWriter(adapter)
+    writer.write(tmp_path / "1")
+    adapter.set_values(2 * adapter.v.detach())
+    writer.write(tmp_path / "2")
+    one, two = (load_file(tmp_path / n / "adapter_model.safetensors") for n in "12")
+    for name, tensor in one.items():
+        factor = 2 if "lora_B" in name else 1
+        assert torch.allclose(two[name], factor * tensor, rtol=1e-6, atol=0), name
+
+
+@pytest.mark.parametrize(("store", "error"), [("bf16", 2**-8), ("fp16", 2**-11)])
+def test_half_precision_is_as_good_as_its_rounding(store, error, tmp_path: Path) -> None:
+    """Two rounded factors: at most twice the relative error of one rounding."""
+    adapter = adapter_of()
+    to_lora(adapter, tmp_path / "lora", store)
+    held = load_file(tmp_path / "lora" / "adapter_model.safetensors")
+    for name in adapter.maps:
+        A, B = (held[f"base_model.model.{name}.lora_{factor}.weight"].float() for factor in "AB")
+        delta = adapter.delta_weight(name)
+        assert 0 < (B @ A - delta).norm() <= 2 * math.sqrt(2) * error * delta.norm()
+
+
+def test_a_folder_that_holds_something_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "thesis.tex").write_text("years of work")
+    with pytest.raises(RequestError, match=r"lora exists already.*Give another folder"):
+        to_lora(adapter_of(), tmp_path / "lora")
+    assert [file.name for file in tmp_path.rglob("*")] == ["lora", "thesis.tex"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    adapter = adapter_of()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        to_lora(adapter, tmp_path / "lora")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_v_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    adapter = adapter_of()
+    adapter.set_values(torch.full_like(adapter.v, math.nan))
+    with pytest.raises(RequestError, match="v holds inf or nan"):
+        to_lora(adapter, tmp_path / "lora")
+    assert list(tmp_path.iterdir()) == []
