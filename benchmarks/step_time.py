@@ -42,7 +42,7 @@ from trl import GRPOConfig, GRPOTrainer
 import tinylora
 from tinylora import pocket
 from tinylora.config import SEVEN_MAPS, AdapterConfig, TrainConfig
-from tinylora.models import encode_prompt
+from tinylora.models import encode_problem
 from tinylora.pocket import task as pocket_task
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rewards.verdict import Verdict
@@ -80,7 +80,7 @@ class Ours:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.policy = TinyLoraPolicy(tinylora.attach(model, AdapterConfig(u=13, num_groups=1)))
         self.text = Text(
-            lambda prompt: encode_prompt(tokenizer, prompt),
+            lambda problem: encode_problem(tokenizer, problem),
             lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
             () if args.lengths == "fixed" else (tokenizer.eos_token_id,),
         )

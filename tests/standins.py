@@ -81,7 +81,7 @@ class SteeringPolicy:
 def text() -> Text:
     """Token ids as words: "7 12 30"."""
     return Text(
-        encode=lambda words: [int(word) for word in words.split()],
+        encode=lambda problem: [int(word) for word in problem.prompt.split()],
         decode=lambda ids: " ".join(str(i) for i in ids),
         eos_token_ids=(END,),
     )

@@ -10,18 +10,19 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from tinylora.errors import RequestError
 from tinylora.models import (
     check_context,
-    encode_prompt,
+    encode_problem,
     from_loaded,
     load_model,
     load_skeleton,
 )
+from tinylora.tasks import Problem
 
 
 def test_a_folder_gives_model_and_tokenizer_in_fp32(tiny_folder: Path) -> None:
     base = load_model(str(tiny_folder), device="cpu")
     assert base.model.dtype == torch.float32
     assert not base.model.training
-    assert encode_prompt(base.tokenizer, "what is red ?") == [8, 7, 5, 9]
+    assert encode_problem(base.tokenizer, Problem("what is red ?", "")) == [8, 7, 5, 9]
 
 
 def test_bf16_is_given_where_it_is_asked_for(tiny_folder: Path) -> None:
@@ -44,7 +45,7 @@ def test_a_chat_template_opens_the_models_turn(tiny_folder: Path) -> None:
         "{% for m in messages %}one {{ m['content'] }} {% endfor %}"
         "{% if add_generation_prompt %}two{% endif %}"
     )
-    assert encode_prompt(tokenizer, "red") == [2, 5, 3]
+    assert encode_problem(tokenizer, Problem("red", "")) == [2, 5, 3]
 
 
 def test_a_skeleton_has_shapes_and_no_weights(tiny_folder: Path) -> None:
@@ -55,7 +56,7 @@ def test_a_skeleton_has_shapes_and_no_weights(tiny_folder: Path) -> None:
 
 def test_a_loaded_model_finds_its_own_tokenizer(tiny_folder: Path) -> None:
     base = from_loaded(LlamaForCausalLM.from_pretrained(tiny_folder))
-    assert encode_prompt(base.tokenizer, "blue") == [6]
+    assert encode_problem(base.tokenizer, Problem("blue", "")) == [6]
 
 
 def test_a_loaded_model_without_a_name_needs_its_tokenizer(tiny_folder: Path) -> None:

@@ -117,7 +117,22 @@ def _check_layers(layers: str) -> None:
     )
 
 
-class TrainConfig(_Settings):
+class TaskConfig(_Settings):
+    """How a task is read, asked and graded; a `TrainConfig` has these settings too, flat."""
+
+    chat_template: Literal["auto", "off"] = Field(
+        default="auto",
+        description="ask through the tokenizer's chat template where it has one (auto), or as "
+        "plain text (off: base models)",
+    )
+    enable_thinking: Annotated[bool | None, OrNone] = Field(
+        default=None,
+        description="what the chat template is told, for models that can think first, such as "
+        "Qwen3 (none: nothing, the template decides)",
+    )
+
+
+class TrainConfig(TaskConfig):
     """One training run."""
 
     adapter: AdapterConfig = AdapterConfig()
@@ -264,11 +279,15 @@ def default_rate(model: str | None) -> float:
 
 
 BUDGET_KEYS = ("u", "num_groups")
+TASK_FIELDS = TaskConfig.model_fields
 FIELDS = {  # the flat settings, in the order in which help and config.yaml show them
-    name: field
-    for model in (TrainConfig, AdapterConfig)
-    for name, field in model.model_fields.items()
-    if name != "adapter"
+    **{
+        name: field
+        for name, field in TrainConfig.model_fields.items()
+        if name != "adapter" and name not in TASK_FIELDS
+    },
+    **TASK_FIELDS,
+    **AdapterConfig.model_fields,
 }
 
 

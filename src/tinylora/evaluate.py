@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from tinylora.adapter import TinyLora
+from tinylora.config import TaskConfig
 from tinylora.errors import TinyLoraError
-from tinylora.models import Base, encode_prompt
+from tinylora.models import DEFAULTS, Base, encode_problem
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Engine, Sampling
 from tinylora.tasks.task import Grade, Problem, Task
-from tinylora.train.rollouts import Text, grade_groups, one_by_one
+from tinylora.train.rollouts import Text, grade_groups, grader_of
 
 NUM_RANDOM = 10  # random v of the same norm, among the controls
 Z_95 = 1.959964
@@ -135,16 +136,16 @@ def evaluate(
         temperature: 0 is greedy.
         samples: answers to each problem.
         max_new_tokens: the completion budget; None: the task's.
-        grade: of many answers at once; None: the task's own, one by one.
+        grade: of many answers at once; None: the task's own.
 
     Raises:
         TinyLoraError: none of the answers could be judged.
     """
     sampling = Sampling(temperature, max_new_tokens or task.max_new_tokens, text.eos_token_ids)
-    prompts = [text.encode(problem.prompt) for problem in problems]
+    prompts = [text.encode(problem) for problem in problems]
     completions_P_G = engine.generate(prompts, samples, sampling, seed)
     texts_P_G = [[text.decode(c.token_ids) for c in row] for row in completions_P_G]
-    verdicts_P_G = grade_groups(grade or one_by_one(task), problems, texts_P_G)
+    verdicts_P_G = grade_groups(grade or grader_of(task), problems, texts_P_G)
     evaluation = Evaluation(
         [
             [
@@ -171,14 +172,16 @@ def evaluate(
     return evaluation
 
 
-def text_of(base: Base) -> Text:
+def text_of(base: Base, settings: TaskConfig = DEFAULTS) -> Text:
     """How this model's texts become tokens, and back."""
     tokenizer = base.tokenizer
 
     def decode(token_ids: list[int]) -> str:
         return str(tokenizer.decode(token_ids, skip_special_tokens=True))
 
-    return Text(lambda prompt: encode_prompt(tokenizer, prompt), decode, base.eos_token_ids)
+    return Text(
+        lambda problem: encode_problem(tokenizer, problem, settings), decode, base.eos_token_ids
+    )
 
 
 def controls(

@@ -8,7 +8,7 @@ import yaml
 from transformers import GPT2Config, Phi3Config
 
 from tinylora.cli import main
-from tinylora.cli.eval import Options, with_recorded
+from tinylora.cli.eval import AllOptions, task_settings, with_recorded
 
 
 def test_eval_measures_what_the_run_measured(finished_run: Path, tmp_path: Path) -> None:
@@ -24,10 +24,19 @@ def test_eval_measures_what_the_run_measured(finished_run: Path, tmp_path: Path)
 def test_what_was_not_given_is_as_in_the_run(finished_run: Path, tmp_path: Path) -> None:
     settings = {"seed": 7, "dtype": "bf16", "eval_problems": 3, "eval_samples": 5}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
-    options = with_recorded(Options(adapter=str(tmp_path), seed=1))
+    options = with_recorded(AllOptions(adapter=str(tmp_path), seed=1))
     assert (options.seed, options.dtype, options.problems, options.samples) == (1, "bf16", 3, 5)
-    options = with_recorded(Options())
+    options = with_recorded(AllOptions())
     assert (options.seed, options.dtype, options.problems, options.samples) == (0, "auto", 512, 4)
+
+
+def test_another_task_is_asked_in_its_own_way_but_of_the_same_model(tmp_path: Path) -> None:
+    settings = {"task": "pocket", "chat_template": "off", "enable_thinking": False}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    same = task_settings(with_recorded(AllOptions(adapter=str(tmp_path))))
+    other = task_settings(with_recorded(AllOptions(adapter=str(tmp_path), task="math500")))
+    assert (same.chat_template, same.enable_thinking) == ("off", False)
+    assert (other.chat_template, other.enable_thinking) == ("off", False)
 
 
 def test_controls_are_base_zero_and_ten_random(

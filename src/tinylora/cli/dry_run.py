@@ -1,11 +1,13 @@
 """`tinylora train --dry-run`: what a run would be, without the weights of its model."""
 
+from functools import partial
+
 from rich.console import Console
 
 from tinylora.adapter.files import DTYPES
 from tinylora.cli.quiet import quieten
 from tinylora.config import TrainConfig, settings_yaml
-from tinylora.models import encode_prompt, load_skeleton, load_tokenizer, resolved_dtype
+from tinylora.models import encode_problem, load_skeleton, load_tokenizer, resolved_dtype
 from tinylora.tasks import load_task
 from tinylora.train.folder import check_free, check_same_run, new_folder
 from tinylora.train.prepare import check_request, resolve_budget
@@ -23,7 +25,8 @@ def show(config: TrainConfig, resume: bool) -> None:
     model, tokenizer = load_skeleton(config.model), load_tokenizer(config.model)
     dtype = resolved_dtype(config.dtype, config.device)
     config = resolve_budget(config.model_copy(update={"dtype": dtype}), model)
-    maps = check_request(config, task, model, lambda text: encode_prompt(tokenizer, text))
+    encode = partial(encode_problem, tokenizer, settings=config)
+    maps = check_request(config, task, model, encode)
     folder = new_folder(config, task.name)
     check_same_run(folder, config) if resume else check_free(folder)
     num_groups, sharing = sharing_table(maps, config.adapter)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tinylora.cli.options import parse
-from tinylora.config import load_recipe
+from tinylora.cli.options import parse, with_settings
+from tinylora.config import TASK_FIELDS, TaskConfig, load_recipe
 from tinylora.errors import RequestError
 
 DESCRIPTION = """Accuracy of a model or an adapter on a task: greedy (pass@1) and sampled, with 95 %
@@ -23,6 +23,7 @@ RECORDED = {  # option -> the setting of a run that it repeats
     "seed": "seed",
     "dtype": "dtype",
 }
+CHAT_FIELDS = ("chat_template", "enable_thinking")  # they belong to the model
 DEFAULTS = {
     "task": "pocket",
     "problems": 512,
@@ -128,25 +129,41 @@ class Options:
     ] = None
 
 
+AllOptions = with_settings(Options, TASK_FIELDS)
+
+
 def run(argv: Sequence[str]) -> None:
     """Run the verb."""
-    options = parse(Options, argv, "eval", DESCRIPTION)
+    options = parse(AllOptions, argv, "eval", DESCRIPTION)
     check(options)
     from tinylora.cli.measure import measure
 
     measure(with_recorded(options))
 
 
-def with_recorded(options: Options) -> Options:
-    """What was not given is as it was in the run whose folder `--adapter` names, if it is one."""
+def with_recorded(options: Any) -> Any:
+    """What was not given is as it was in the run whose folder `--adapter` names, if it is one.
+
+    How the task is read and asked is as it was only for the run's own task.
+    """
     recorded: dict[str, Any] = {}
     if options.adapter is not None:
         recipe = Path(options.adapter) / "config.yaml"
         recorded = load_recipe(recipe) if recipe.is_file() else {}
+    is_same_task = options.task in (None, recorded.get("task"))
     for name, setting in RECORDED.items():
         if getattr(options, name) is None:
             setattr(options, name, recorded.get(setting, DEFAULTS.get(name)))
+    for name in TASK_FIELDS:
+        if getattr(options, name) is None and (is_same_task or name in CHAT_FIELDS):
+            setattr(options, name, recorded.get(name))
     return options
+
+
+def task_settings(options: Any) -> TaskConfig:
+    """How the task is read, asked and graded."""
+    values = {name: getattr(options, name) for name in TASK_FIELDS}
+    return TaskConfig(**{name: value for name, value in values.items() if value is not None})
 
 
 def check(options: Any) -> None:

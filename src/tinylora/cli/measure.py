@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tinylora.adapter import TinyLora, load
 from tinylora.adapter.files import read
+from tinylora.cli.eval import task_settings
 from tinylora.cli.quiet import quieten
 from tinylora.errors import RequestError
 from tinylora.evaluate import NUM_RANDOM, Evaluation, UntrainedPolicy, controls, evaluate, text_of
@@ -28,10 +29,10 @@ class Measure:
     def __init__(self, base: Base, task: Task, options: Any) -> None:
         self.options = options
         self.task = task
-        self.text = text_of(base)
+        self.text = text_of(base, task_settings(options))
         split = self.task.test if options.split == "test" else self.task.train
         self.problems = list(split[: options.problems])
-        prompts = [self.text.encode(problem.prompt) for problem in self.problems]
+        prompts = [self.text.encode(problem) for problem in self.problems]
         check_context(base.model, prompts, options.max_new_tokens or self.task.max_new_tokens)
 
     def __call__(self, policy: Policy, temperature: float, samples: int) -> Evaluation:

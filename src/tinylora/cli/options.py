@@ -7,7 +7,7 @@ command line and for Python.
 import difflib
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import fields, make_dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -64,9 +64,9 @@ def _sentence(box: str) -> str:
     return " ".join(text).rstrip(".") + "."
 
 
-def with_settings(options: type[Any]) -> type[Any]:
-    """The options with one more for every setting of `TrainConfig`, flat."""
-    settings = [(name, _option(field), None) for name, field in FIELDS.items()]
+def with_settings(options: type[Any], known: Mapping[str, FieldInfo] = FIELDS) -> type[Any]:
+    """The options with one more for every setting of `TrainConfig`, flat, or for those named."""
+    settings = [(name, _option(field), None) for name, field in known.items()]
     return make_dataclass(options.__name__, settings, bases=(options,))
 
 

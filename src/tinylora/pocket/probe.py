@@ -42,7 +42,7 @@ class Probe:
     def sample(self, problem: Problem, group: int) -> Sample:
         """A problem and its reference solution as tokens."""
         answer = self.base.tokenizer(problem.solution, add_special_tokens=False)["input_ids"]
-        prompt = self.text.encode(problem.prompt)
+        prompt = self.text.encode(problem)
         return Sample(group, prompt, [*answer, self.base.eos_token_ids[0]])
 
     def measure(self, policy: TinyLoraPolicy) -> tuple[float, float]:

@@ -16,12 +16,16 @@ class Problem:
         gold: the right answer, as the task's grader understands it.
         solution: a worked solution, where one exists.
         columns: other fields of its row; a reward function gets them by name.
+        system: the system turn before the prompt.
+        plain: what a model without a chat template reads; None: system turn and prompt as text.
     """
 
     prompt: str
     gold: str
     solution: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+    system: str | None = None
+    plain: str | None = None
 
 
 Grade = Callable[[Sequence[Problem], Sequence[str]], Sequence[Verdict]]
@@ -39,6 +43,9 @@ class Task:
         max_new_tokens: the completion budget, unless the settings give one.
         label: names the kind of a completion; evaluations then report the share and the accuracy
             of each kind.
+        grade_many: a grader of many completions in one call, used in place of `grade` where there
+            is one.
+        notes: what was left out of the data, and why; a sentence each, for people.
     """
 
     name: str
@@ -47,3 +54,5 @@ class Task:
     grade: Callable[[str, str], Verdict]
     max_new_tokens: int = 256
     label: Callable[[str], str] | None = None
+    grade_many: Grade | None = None
+    notes: tuple[str, ...] = ()

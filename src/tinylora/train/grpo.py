@@ -48,7 +48,7 @@ from tinylora.train.rollouts import (
     derive_seed,
     draw_problems,
     grade_groups,
-    one_by_one,
+    grader_of,
     rollout_metrics,
     sample_records,
 )
@@ -61,9 +61,9 @@ __all__ = [
     "derive_seed",
     "draw_problems",
     "grade_groups",
+    "grader_of",
     "grpo_step",
     "make_optimizer",
-    "one_by_one",
     "train_grpo",
 ]
 
@@ -90,7 +90,7 @@ def train_grpo(
         log: gets every step; closed by the caller.
         checkpoint_folder: written every `checkpoint_every` steps, at the end and on Ctrl-C.
         resume: go on from the checkpoint, if there is one.
-        grade: (problems, completions) -> verdicts of a whole step; None: `task.grade` one by one.
+        grade: (problems, completions) -> verdicts of a whole step; None: the task's own.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the running step, with the checkpoint written (a
@@ -131,13 +131,13 @@ def grpo_step(
     budget = config.max_new_tokens or task.max_new_tokens
     sampling = Sampling(config.temperature, budget, text.eos_token_ids)
     problems_P = draw_problems(task.train, config.prompts_per_step, config.seed, step)
-    prompts_P = [text.encode(problem.prompt) for problem in problems_P]
+    prompts_P = [text.encode(problem) for problem in problems_P]
     with clock("rollout"):
         seed = derive_seed(config.seed, "rollout", step)
         completions_P_G = engine.generate(prompts_P, config.samples_per_prompt, sampling, seed)
     with clock("grade"):
         texts_P_G = [[text.decode(c.token_ids) for c in row] for row in completions_P_G]
-        verdicts_P_G = grade_groups(grade or one_by_one(task), problems_P, texts_P_G)
+        verdicts_P_G = grade_groups(grade or grader_of(task), problems_P, texts_P_G)
     rollouts = Rollouts(problems_P, prompts_P, completions_P_G, texts_P_G, verdicts_P_G)
     check_judged(rollouts)
     with clock("learn"):

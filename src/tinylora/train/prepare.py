@@ -57,7 +57,7 @@ def prepare(
     base = _base(config, model, tokenizer)
     config = _as_loaded(config, base, task)
     config = resolve_budget(config, base.model)
-    text = text_of(base)
+    text = text_of(base, config)
     check_request(config, found, base.model, text.encode)
     with evaluation_mode(base.model):
         check_model(base.model)
@@ -75,7 +75,7 @@ def resolve_budget(config: TrainConfig, model: Any) -> TrainConfig:
 
 
 def check_request(
-    config: TrainConfig, task: Task, model: Any, encode: Callable[[str], list[int]]
+    config: TrainConfig, task: Task, model: Any, encode: Callable[[Problem], list[int]]
 ) -> list[LinearMap]:
     """Refuse what cannot be run, by the model's shapes alone; returns the maps to adapt.
 
@@ -89,7 +89,7 @@ def check_request(
     assign_groups([linear.name for linear in maps], settings.num_groups, settings.sharing)
     _check_rank(maps, settings.rank)
     problems = [*task.test[: config.eval_problems], *_first_problems(config, task)]
-    prompts = [encode(problem.prompt) for problem in problems]
+    prompts = [encode(problem) for problem in problems]
     check_context(model, prompts, config.max_new_tokens or task.max_new_tokens)
     return maps
 

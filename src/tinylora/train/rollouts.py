@@ -28,7 +28,7 @@ SAMPLES_PER_STEP = 4  # completions of each step that samples.jsonl keeps
 class Text:
     """How texts become tokens and back."""
 
-    encode: Callable[[str], list[int]]
+    encode: Callable[[Problem], list[int]]
     decode: Callable[[list[int]], str]
     eos_token_ids: tuple[int, ...]
 
@@ -80,11 +80,13 @@ def derive_seed(seed: int, purpose: str, number: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def one_by_one(task: Task) -> Grade:
-    """The task's own grader, completion by completion."""
-    return lambda problems, texts: [
-        task.grade(problem.gold, text) for problem, text in zip(problems, texts, strict=True)
-    ]
+def grader_of(task: Task) -> Grade:
+    """The task's own grader: of many completions at once where it has one, else one by one."""
+    return task.grade_many or (
+        lambda problems, texts: [
+            task.grade(problem.gold, text) for problem, text in zip(problems, texts, strict=True)
+        ]
+    )
 
 
 def grade_groups(
