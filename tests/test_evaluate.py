@@ -1,4 +1,4 @@
-"""Accuracy and its interval by hand; controls leave the adapter as it was."""
+"""An evaluation by hand; controls leave the adapter as it was."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,39 +7,11 @@ import pytest
 import torch
 
 from tinylora.errors import TinyLoraError
-from tinylora.evaluate import Evaluation, Record, controls, evaluate, random_values, wilson
+from tinylora.evaluate import controls, evaluate, random_values
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.tasks.task import Problem, Task
 from tinylora.train.grpo import Text
-
-
-def records(scores: Sequence[Sequence[float | None]], label: str | None = None) -> Evaluation:
-    return Evaluation([[Record("", Verdict(s), 1, False, label) for s in row] for row in scores])
-
-
-def test_wilson_by_hand() -> None:
-    """8 of 10: (0.8 + z2/20 -+ z sqrt(0.016 + z2/400)) / (1 + z2/10), z = 1.96."""
-    assert wilson(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert wilson(0.0, 512) == pytest.approx((0.0, 0.00745), abs=1e-5)
-    assert wilson(1.0, 512)[1] == pytest.approx(1.0)
-
-
-def test_only_judged_answers_count() -> None:
-    evaluation = records([[1.0], [0.0], [0.5], [None]])
-    assert evaluation.accuracy == pytest.approx(1 / 3)
-    assert evaluation.num_unjudged == 1
-
-
-def test_answers_that_go_together_make_a_wider_interval() -> None:
-    alike = records([[1.0] * 8] * 16 + [[0.0] * 8] * 16)  # worth 32 answers, not 256
-    assert alike.interval == pytest.approx(wilson(0.5, 32), abs=0.01)
-    apart = records([[1.0, 0.0] * 4] * 32)
-    assert apart.interval == wilson(0.5, 256)
-
-
-def test_one_answer_a_problem_is_plain_wilson() -> None:
-    assert records([[1.0]] * 3 + [[0.0]]).interval == wilson(0.75, 4)
 
 
 class Parrot:
@@ -66,7 +38,8 @@ def test_evaluation_by_hand() -> None:
     summary = evaluate(Parrot(), PROBLEMS, task, TEXT, samples=2, temperature=1.0).summary()
     assert summary["accuracy"] == 0.5  # 0 and 1 repeat their gold answers, 2 and 3 do not
     assert (summary["num_problems"], summary["num_samples"]) == (4, 2)
-    assert (summary["mean_length"], summary["truncated_share"]) == (1.0, 0.25)
+    assert summary["figures"]["mean_length"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert summary["figures"]["truncated_share"]["value"] == 0.25
     assert summary["by_label"] == {
         "low": {"share": 0.5, "accuracy": 1.0},
         "high": {"share": 0.5, "accuracy": 0.0},
@@ -95,9 +68,9 @@ class Numbers:
 
 def test_controls_have_the_same_norm_and_leave_v_as_it_was() -> None:
     adapter: Any = Numbers()
-    held = controls(adapter, lambda: float(adapter.v.detach().norm()), seed=0)
-    assert held["zero"] == 0.0
-    assert held["random"] == pytest.approx([5.0] * 10)
+    zero, random = controls(adapter, lambda: float(adapter.v.detach().norm()), seed=0)
+    assert zero == 0.0
+    assert random == pytest.approx([5.0] * 10)
     assert adapter.v.tolist() == [[3.0], [4.0]]
 
 

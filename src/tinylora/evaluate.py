@@ -1,18 +1,13 @@
-"""How good a policy is on a task's problems: greedy and sampled accuracy, with intervals.
+"""Ask a policy a task's problems, greedy and sampled, and grade the answers; the controls.
 
-Accuracy is the share of wholly right answers (score 1 or more) among those that could be judged;
-greedy accuracy is the paper's pass@1. Answers that could not be judged are counted apart.
-
-Not covered yet: pass@k, paired tests.
+`records.py` has what the answers add up to.
 """
 
-import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,101 +16,63 @@ from tinylora.adapter import TinyLora
 from tinylora.config import TaskConfig
 from tinylora.errors import TinyLoraError
 from tinylora.models import DEFAULTS, Base, encode_problem
-from tinylora.rewards.verdict import Verdict
+from tinylora.records import Evaluation, Record
 from tinylora.rollout.engine import Engine, Sampling
 from tinylora.tasks.task import Grade, Problem, Task
-from tinylora.train.rollouts import Text, grade_groups, grader_of
+from tinylora.train.rollouts import Text, derive_seed, grade_groups, grader_of
 
 NUM_RANDOM = 10  # random v of the same norm, among the controls
-Z_95 = 1.959964
+Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True)
-class Record:
-    """One answer and what was said about it."""
+class Exam:
+    """What every policy that is compared gets: the same problems, budget and seeds.
 
-    completion: str
-    verdict: Verdict
-    num_tokens: int
-    truncated: bool
-    label: str | None
+    Args:
+        temperature, samples: of the sampled answers.
+        max_new_tokens: the completion budget; None: the task's.
+        grade: of many answers at once; None: the task's own.
+    """
+
+    task: Task
+    text: Text
+    problems: Sequence[Problem]
+    temperature: float
+    samples: int
+    seed: int
+    max_new_tokens: int | None = None
+    grade: Grade | None = None
+
+    def greedy(self, engine: Engine) -> Evaluation:
+        """The likeliest answer to each problem."""
+        return self._evaluate(engine, 0.0, 1)
+
+    def sampled(self, engine: Engine) -> Evaluation:
+        """`samples` answers to each problem."""
+        return self._evaluate(engine, self.temperature, self.samples)
+
+    def both(self, engine: Engine) -> dict[str, Evaluation]:
+        """Greedy and sampled answers, by these names."""
+        return {"greedy": self.greedy(engine), "sampled": self.sampled(engine)}
+
+    def _evaluate(self, engine: Engine, temperature: float, samples: int) -> Evaluation:
+        return evaluate(
+            engine,
+            self.problems,
+            self.task,
+            self.text,
+            temperature=temperature,
+            samples=samples,
+            seed=derive_seed(self.seed, "evaluate", 0),
+            max_new_tokens=self.max_new_tokens,
+            grade=self.grade,
+        )
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The answers to P problems, G to each, and what they add up to."""
-
-    records_P_G: list[list[Record]]
-
-    @cached_property
-    def records(self) -> list[Record]:
-        return [record for row in self.records_P_G for record in row]
-
-    @property
-    def judged(self) -> list[Record]:
-        return [record for record in self.records if record.verdict.score is not None]
-
-    @property
-    def accuracy(self) -> float:
-        return _share_right(self.judged)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 %: Wilson's, for as many independent answers as these are worth."""
-        return wilson(self.accuracy, self._num_effective())
-
-    @property
-    def num_unjudged(self) -> int:
-        return len(self.records) - len(self.judged)
-
-    @property
-    def mean_length(self) -> float:
-        return sum(record.num_tokens for record in self.records) / len(self.records)
-
-    @property
-    def truncated_share(self) -> float:
-        return sum(record.truncated for record in self.records) / len(self.records)
-
-    @property
-    def by_label(self) -> dict[str, dict[str, float]]:
-        """Share and accuracy of each kind among the judged answers; empty without kinds."""
-        kinds: dict[str, list[Record]] = defaultdict(list)
-        for record in self.judged:
-            if record.label is not None:
-                kinds[record.label].append(record)
-        return {
-            kind: {
-                "share": len(records) / len(self.judged),
-                "accuracy": _share_right(records),
-            }
-            for kind, records in sorted(kinds.items(), key=lambda item: -len(item[1]))
-        }
-
-    def summary(self) -> dict[str, Any]:
-        """The figures, as JSON holds them."""
-        return {
-            "accuracy": self.accuracy,
-            "interval": list(self.interval),
-            "num_problems": len(self.records_P_G),
-            "num_samples": len(self.records_P_G[0]),
-            "num_unjudged": self.num_unjudged,
-            "mean_length": self.mean_length,
-            "truncated_share": self.truncated_share,
-            "by_label": self.by_label,
-        }
-
-    def _num_effective(self) -> float:
-        """Answers to one problem go together: n = p (1 - p) / var(mean over problems)."""
-        rows = [
-            [r.verdict.is_right for r in row if r.verdict.score is not None]
-            for row in self.records_P_G
-        ]
-        means = torch.tensor([sum(row) / len(row) for row in rows if row], dtype=torch.float64)
-        p, num_judged = self.accuracy, len(self.judged)
-        if len(means) == num_judged or len(means) < 2 or not 0 < p < 1:
-            return len(means)
-        variance = float(means.var()) / len(means)
-        return min(max(p * (1 - p) / variance, len(means)), num_judged) if variance else num_judged
+def summaries(evaluations: dict[str, Evaluation]) -> dict[str, dict[str, Any]]:
+    """The figures of each, as JSON holds them."""
+    return {name: evaluation.summary() for name, evaluation in evaluations.items()}
 
 
 def evaluate(
@@ -185,15 +142,15 @@ def text_of(base: Base, settings: TaskConfig = DEFAULTS) -> Text:
 
 
 def controls(
-    adapter: TinyLora, measure: Callable[[], float], seed: int, count: int = NUM_RANDOM
-) -> dict[str, Any]:
+    adapter: TinyLora, measure: Callable[[], Measured], seed: int, count: int = NUM_RANDOM
+) -> tuple[Measured, list[Measured]]:
     """What the trained numbers are compared with: zeros, and random numbers of the same norm.
 
     Args:
-        measure: the accuracy with the adapter's present numbers.
+        measure: whatever is measured with the adapter's present numbers.
 
     Returns:
-        `zero`, and `random`: one accuracy for each draw. The adapter has its numbers back.
+        The measure of zeros, and one for each random draw. The adapter has its numbers back.
     """
     trained = adapter.v.detach().clone()
     try:
@@ -205,7 +162,7 @@ def controls(
             random.append(measure())
     finally:
         adapter.set_values(trained)
-    return {"zero": zero, "random": random}
+    return zero, random
 
 
 def random_values(trained: Tensor, seed: int, count: int) -> list[Tensor]:
@@ -213,18 +170,6 @@ def random_values(trained: Tensor, seed: int, count: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randn(count, *trained.shape, generator=generator).to(trained)
     return [draw * (trained.norm() / draw.norm()) for draw in draws]
-
-
-def wilson(share: float, count: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share among `count` independent answers."""
-    z2 = Z_95**2
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = Z_95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def _share_right(records: Sequence[Record]) -> float:
-    return sum(record.verdict.is_right for record in records) / len(records)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,19 @@
 """`tinylora eval` and `tinylora inspect`."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from transformers import GPT2Config, Phi3Config
 
+from tinylora.adapter.files import read, write
 from tinylora.cli import main
 from tinylora.cli.eval import AllOptions, task_settings, with_recorded
+from tinylora.estimators import binomial_p
 
 
 def test_eval_measures_what_the_run_measured(finished_run: Path, tmp_path: Path) -> None:
@@ -26,6 +31,12 @@ def test_what_was_not_given_is_as_in_the_run(finished_run: Path, tmp_path: Path)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     options = with_recorded(AllOptions(adapter=str(tmp_path), seed=1))
     assert (options.seed, options.dtype, options.problems, options.samples) == (1, "bf16", 3, 5)
+    (tmp_path / "adapter.safetensors").touch()
+    for named in (
+        AllOptions(adapter=str(tmp_path / "adapter.safetensors")),  # a file in the run's folder
+        AllOptions(adapter="elsewhere.safetensors", compare=(str(tmp_path),)),
+    ):
+        assert (with_recorded(named).seed, named.problems) == (7, 3)
     options = with_recorded(AllOptions())
     assert (options.seed, options.dtype, options.problems, options.samples) == (0, "auto", 512, 4)
 
@@ -48,11 +59,108 @@ def test_controls_are_base_zero_and_ten_random(
     assert main([*argv, *options, f"--json={out}"]) == 0
     held = json.loads(out.read_text(encoding="utf-8"))["controls"]
     for kind in ("greedy", "sampled"):
-        assert held[kind]["zero"] == held["base"][kind]["accuracy"]
-        assert len(held[kind]["random"]) == 10
+        assert held["zero"][kind] == held["base"][kind]  # all figures, not accuracy alone
+        assert held["zero"]["num_different"][kind] == 0
+        assert [draw[kind]["num_problems"] for draw in held["random"]] == [20] * 10
     printed = capsys.readouterr().out
-    for row in ("base model", "zero adapter", "random v, mean"):
-        assert row in printed
+    for words in ("base model", "zero adapter", "answers not as the base's", "random v, mean"):
+        assert words in printed
+
+
+@pytest.fixture(scope="session")
+def pushed(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run with an adapter so strong that it answers otherwise."""
+    folder = tmp_path_factory.mktemp("runs") / "pushed"
+    shutil.copytree(finished_run, folder)
+    held = read(finished_run)
+    write(folder, replace(held, v=torch.full_like(held.v, 3.0)))
+    return folder
+
+
+def test_json_holds_every_answer_with_its_verdict(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "eval.json"
+    argv = ["eval", f"--adapter={finished_run}", "--split=train", "--samples=3", "--device=cpu"]
+    assert main([*argv, f"--json={out}"]) == 0
+    measured = json.loads(out.read_text(encoding="utf-8"))
+    assert len(measured["problems"]) == 20
+    for problem in measured["problems"]:
+        assert (len(problem["greedy"]), len(problem["sampled"])) == (1, 3)
+        for answer in problem["greedy"] + problem["sampled"]:
+            assert answer["score"] == float(problem["gold"] in answer["completion"].split())
+            assert 1 <= answer["num_tokens"] <= 6
+    scores = [answer["score"] for p in measured["problems"] for answer in p["sampled"]]
+    assert measured["sampled"]["accuracy"] == pytest.approx(sum(scores) / 60)
+    assert {"pass@2", "mean_length"} <= set(measured["sampled"]["figures"])
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_adapter_is_tested_against_another_one(
+    finished_run: Path, pushed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same numbers both ways round, and what each adapter gives alone."""
+    out = tmp_path / "eval.json"
+    same = ["--split=train", "--device=cpu", f"--json={out}"]
+    results = []
+    for pair in (
+        [f"--adapter={finished_run}", "--compare", str(pushed)],
+        ["--compare", str(pushed), str(finished_run)],
+        [f"--adapter={pushed}"],
+    ):
+        assert main(["eval", *pair, *same]) == 0
+        results.append(json.loads(out.read_text(encoding="utf-8")))
+    there, back, alone = results
+    assert (there["compare"]["greedy"], back["greedy"]) == (alone["greedy"], alone["greedy"])
+    first, second = (result["compare"]["paired"]["greedy"] for result in (there, back))
+    assert first["only_first"] == second["only_second"]
+    assert first["difference"]["value"] == -second["difference"]["value"] != 0
+    assert (
+        first["p_value"]
+        == second["p_value"]
+        == binomial_p(first["only_first"], first["only_second"])
+    )
+    changed = there["compare"]["changed"]
+    assert len(changed) == first["only_first"] + first["only_second"]
+    for item in changed:
+        is_right = item["gold"] in item["completion"].split()
+        assert is_right == (item["change"] == "gained")
+        assert is_right != (item["gold"] in item["compared"].split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{len(changed)} problems that changed (greedy)" in printed
+
+
+def test_one_adapter_alone_is_tested_against_the_base(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An adapter of zeros and the base model: not one answer changes."""
+    held = read(finished_run)
+    write(tmp_path / "zero.safetensors", replace(held, v=torch.zeros_like(held.v)))
+    out = tmp_path / "eval.json"
+    base = yaml.safe_load((finished_run / "config.yaml").read_text())
+    named = [f"--model={base['model']}", f"--task={base['task']}", "--device=cpu", "--samples=2"]
+    assert (
+        main(["eval", "--compare", str(tmp_path / "zero.safetensors"), *named, f"--json={out}"])
+        == 0
+    )
+    compare = json.loads(out.read_text(encoding="utf-8"))["compare"]
+    assert (compare["adapter"], compare["changed"]) == ("base", [])
+    for kind in ("greedy", "sampled"):
+        assert compare["paired"][kind]["p_value"] == 1.0
+        assert compare["paired"][kind]["difference"] == {"value": 0, "low": 0, "high": 0}
+
+
+def test_adapters_of_different_bases_are_not_compared(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for name in ("one", "other"):
+        files.append(str(tmp_path / f"{name}.safetensors"))
+        write(files[-1], replace(read(finished_run), base=name))
+    assert main(["eval", "--compare", *files]) == 2
+    said = capsys.readouterr().err
+    assert "one.safetensors names one and " in said
+    assert "names other as base model, but two adapters are compared on one" in said
 
 
 def test_inspect_shows_the_maps_of_a_model(

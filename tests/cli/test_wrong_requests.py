@@ -1,6 +1,7 @@
 """Every wrong request: exit status 2, one clear sentence, no traceback, nothing written."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,9 @@ def refused(argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) 
         (["eval", "--problems=0"], "problems = 0, but it must be at least 1"),
         (["eval", "--temperature=0"], "temperature = 0.0, but sampling needs one above 0"),
         (["eval", "--json=no/such/folder.json"], "there is no folder no/such"),
+        (["eval", "--json=/"], "json = / is a folder. Name a file in it"),
+        (["eval", "--adapter=a", "--compare", "b", "c"], "a, b, c are 3 adapters, but two are"),
+        (["eval", "--compare=a"], "There is no adapter at a"),
         (["inspect", "./nowhere"], "There is no model folder ./nowhere"),
         (["inspect", "runs/nowhere.safetensors"], "There is no adapter file runs/nowhere"),
     ],
@@ -121,9 +125,10 @@ def test_a_run_is_not_resumed_under_other_settings(
 
 
 def test_an_adapter_whose_base_is_not_there_asks_for_it(
-    finished_run: Path, task_name: str, capsys: pytest.CaptureFixture[str]
+    finished_run: Path, task_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = finished_run / "adapter.safetensors"
+    file = tmp_path / "adapter.safetensors"
+    shutil.copy(finished_run / "adapter.safetensors", file)
     argv = ["eval", f"--adapter={file}", f"--task={task_name}"]
     refused(argv, "names tiny as its base model. There is no folder tiny.*by --model", capsys)
 

@@ -1,4 +1,4 @@
-"""`tinylora eval`: accuracy of a base model or an adapter, greedy and sampled, with controls."""
+"""`tinylora eval`: how good a base model or an adapter is, with controls or beside another one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,11 @@ from tinylora.cli.options import parse, with_settings
 from tinylora.config import TASK_FIELDS, TaskConfig, load_recipe
 from tinylora.errors import RequestError
 
-DESCRIPTION = """Accuracy of a model or an adapter on a task: greedy (pass@1) and sampled, with 95 %
-intervals."""
+DESCRIPTION = """How good a model or an adapter is on a task: greedy (pass@1) and sampled accuracy
+(mean@k, pass@k, majority@k where answers can be compared), formats, lengths, with 95 % intervals.
+With --compare A2 the adapter is tested against another one on the same problems; --compare A B does
+that without --adapter, and --compare A against the base model."""
+BASE = "base"  # in --compare: the model without an adapter
 RECORDED = {  # option -> the setting of a run that it repeats
     "model": "model",
     "task": "task",
@@ -76,7 +79,7 @@ class Options:
     samples: Annotated[
         int | None,
         tyro.conf.arg(
-            help="answers to each for the sampled accuracy",
+            help="answers to each for the sampled figures: k of mean@k, pass@k, majority@k",
             metavar="INT",
             help_behavior_hint="(default: the run's, else 4)",
         ),
@@ -84,7 +87,7 @@ class Options:
     temperature: Annotated[
         float | None,
         tyro.conf.arg(
-            help="of the sampled accuracy",
+            help="of the sampled answers",
             metavar="FLOAT",
             help_behavior_hint="(default: the run's, else 1.0)",
         ),
@@ -123,9 +126,21 @@ class Options:
             help_behavior_hint="",
         ),
     ] = False
+    compare: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help="the adapter (or base) to test against, on the same problems; without --adapter "
+            "both, or one against the base",
+            metavar="A2|A B",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = ()
     json: Annotated[
         str | None,
-        tyro.conf.arg(help="also write the figures to this file", metavar="FILE"),
+        tyro.conf.arg(
+            help="also write all figures, and every answer with its verdict, to this file",
+            metavar="FILE",
+        ),
     ] = None
 
 
@@ -134,22 +149,44 @@ AllOptions = with_settings(Options, TASK_FIELDS)
 
 def run(argv: Sequence[str]) -> None:
     """Run the verb."""
-    options = parse(AllOptions, argv, "eval", DESCRIPTION)
+    options = with_pair(parse(AllOptions, argv, "eval", DESCRIPTION))
     check(options)
     from tinylora.cli.measure import measure
 
     measure(with_recorded(options))
 
 
-def with_recorded(options: Any) -> Any:
-    """What was not given is as it was in the run whose folder `--adapter` names, if it is one.
+def with_pair(options: Any) -> Any:
+    """`adapter` is what is measured, `compare` what it is tested against: one name, or nothing.
 
-    How the task is read and asked is as it was only for the run's own task.
+    Raises:
+        RequestError: more than two adapters were named.
+    """
+    named = [*([options.adapter] if options.adapter else []), *options.compare]
+    if len(named) > 2:
+        raise RequestError(
+            f"{', '.join(named)} are {len(named)} adapters, but two are compared at a time. Use "
+            "--adapter A --compare A2, or --compare A B."
+        )
+    if options.compare:
+        first, second = [*named, BASE][:2]
+        options.adapter, options.compare = (None if first == BASE else first), (second,)
+    return options
+
+
+def with_recorded(options: Any) -> Any:
+    """What was not given is as it was in the run that the adapters belong to, the first first.
+
+    An adapter belongs to a run if it is the run's folder, or a file in one. How the task is read
+    and asked is as it was only for the run's own task.
     """
     recorded: dict[str, Any] = {}
-    if options.adapter is not None:
-        recipe = Path(options.adapter) / "config.yaml"
-        recorded = load_recipe(recipe) if recipe.is_file() else {}
+    for adapter in (options.adapter, *options.compare):
+        path = Path(adapter or BASE)
+        recipe = (path.parent if path.is_file() else path) / "config.yaml"
+        if recipe.is_file():
+            recorded = load_recipe(recipe)
+            break
     is_same_task = options.task in (None, recorded.get("task"))
     for name, setting in RECORDED.items():
         if getattr(options, name) is None:
@@ -189,3 +226,5 @@ def check(options: Any) -> None:
         raise RequestError(
             f"json = {options.json}, but there is no folder {Path(options.json).parent}."
         )
+    if options.json is not None and Path(options.json).is_dir():
+        raise RequestError(f"json = {options.json} is a folder. Name a file in it.")

@@ -1,178 +1,181 @@
-"""What `tinylora eval` computes and prints."""
+"""What `tinylora eval` computes: answers of one policy or two, the controls, and the JSON file."""
 
-import statistics
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from tinylora.adapter import TinyLora, load
+from tinylora.adapter import load
 from tinylora.adapter.files import read
-from tinylora.cli.eval import task_settings
+from tinylora.atomic import write_atomically
+from tinylora.cli.eval import BASE, task_settings
+from tinylora.cli.measure_tables import tables
 from tinylora.cli.quiet import quieten
 from tinylora.errors import RequestError
-from tinylora.evaluate import NUM_RANDOM, Evaluation, UntrainedPolicy, controls, evaluate, text_of
+from tinylora.estimators import paired
+from tinylora.evaluate import Exam, UntrainedPolicy, controls, summaries, text_of
 from tinylora.models import Base, check_context, load_model
 from tinylora.policy import Policy, TinyLoraPolicy
+from tinylora.records import Evaluation, num_different
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks import Task, load_task
-from tinylora.train.folder import write_json
-from tinylora.train.report import accuracy_text
-from tinylora.train.rollouts import derive_seed
 
-
-class Measure:
-    """One model, one task, one set of problems; any number of policies."""
-
-    def __init__(self, base: Base, task: Task, options: Any) -> None:
-        self.options = options
-        self.task = task
-        self.text = text_of(base, task_settings(options))
-        split = self.task.test if options.split == "test" else self.task.train
-        self.problems = list(split[: options.problems])
-        prompts = [self.text.encode(problem) for problem in self.problems]
-        check_context(base.model, prompts, options.max_new_tokens or self.task.max_new_tokens)
-
-    def __call__(self, policy: Policy, temperature: float, samples: int) -> Evaluation:
-        return evaluate(
-            TransformersEngine(policy),
-            self.problems,
-            self.task,
-            self.text,
-            temperature=temperature,
-            samples=samples,
-            seed=derive_seed(self.options.seed, "evaluate", 0),  # as a run does
-            max_new_tokens=self.options.max_new_tokens,
-        )
-
-    def both(self, policy: Policy) -> dict[str, Any]:
-        """Greedy and sampled figures of a policy."""
-        return {
-            "greedy": self(policy, 0.0, 1).summary(),
-            "sampled": self(policy, self.options.temperature, self.options.samples).summary(),
-        }
+Answers = dict[str, Evaluation]  # "greedy" and "sampled"
 
 
 def measure(options: Any) -> None:
     """Measure what the options name, print it, and write it where they say."""
     task = load_task(options.task)
     base = load_base(options)
-    measured = Measure(base, task, options)
-    result: dict[str, Any] = {
-        "model": base.name,
-        "adapter": options.adapter,
-        "task": measured.task.name,
-        "split": options.split,
-        "seed": options.seed,
-        "temperature": options.temperature,
-    }
-    if options.adapter is None:
-        result |= measured.both(UntrainedPolicy(base.model))
-    else:
-        before = measured.both(UntrainedPolicy(base.model)) if options.controls else None
-        adapter = load(base.model, options.adapter)
-        result |= measured.both(TinyLoraPolicy(adapter))
-        if before is not None:
-            result["controls"] = {"base": before, **_controls(measured, adapter)}
+    exam = make_exam(base, task, options)
+    held: dict[str, Any] = {}
+    bare = exam.both(TransformersEngine(UntrainedPolicy(base.model))) if options.controls else None
+    with policy_of(base, options.adapter) as policy:
+        first = exam.both(TransformersEngine(policy))
+        if bare is not None:
+            held["controls"] = measure_controls(exam, policy, bare, options.seed)
+    second = None
+    for name in options.compare:  # one, or none
+        with policy_of(base, name) as policy:
+            second = exam.both(TransformersEngine(policy))
+        held["compare"] = compared(exam, name, first, second)
+    result = {**head(base, exam, options), **summaries(first), **held}
     if options.json is not None:
-        write_json(Path(options.json), result)
+        problems = [problem_record(exam, i, first, second) for i in range(len(exam.problems))]
+        text = json.dumps({**result, "problems": problems}, indent=1, default=str)
+        write_atomically(Path(options.json), (text + "\n").encode())
     for table in tables(result):
         Console().print(table)
 
 
-def load_base(options: Any) -> Base:
-    """The model that was asked for, or the one that the adapter's file names.
+def make_exam(base: Base, task: Task, options: Any) -> Exam:
+    """The problems and how they are asked.
 
     Raises:
-        RequestError: it is not there.
+        RequestError: a prompt and the completion budget pass the model's context.
     """
-    held = None if options.adapter is None else read(options.adapter)
-    name = options.model or (held.base if held else "") or "pocket"
+    text = text_of(base, task_settings(options))
+    split = task.test if options.split == "test" else task.train
+    problems = list(split[: options.problems])
+    prompts = [text.encode(problem) for problem in problems]
+    check_context(base.model, prompts, options.max_new_tokens or task.max_new_tokens)
+    return Exam(
+        task,
+        text,
+        problems,
+        temperature=options.temperature,
+        samples=options.samples,
+        seed=options.seed,
+        max_new_tokens=options.max_new_tokens,
+    )
+
+
+def load_base(options: Any) -> Base:
+    """The model that was asked for, or the one that the adapters' files name.
+
+    Raises:
+        RequestError: it is not there, or the adapters name different ones.
+    """
+    adapters = [a for a in (options.adapter, *options.compare) if a not in (None, BASE)]
+    named = {} if options.model else {adapter: read(adapter).base for adapter in adapters}
+    if len(set(named.values())) > 1:
+        pairs = " and ".join(f"{adapter} names {name or 'none'}" for adapter, name in named.items())
+        raise RequestError(
+            f"{pairs} as base model, but two adapters are compared on one. Name it by --model."
+        )
+    name = options.model or next(iter(named.values()), "") or "pocket"
     quieten(name)
     try:
         return load_model(name, options.dtype, options.device)
     except RequestError as error:
-        if options.model is not None or held is None:
+        if not named:
             raise
         raise RequestError(
-            f"{options.adapter} names {name} as its base model. {error} Or name it by --model."
+            f"{adapters[0]} names {name} as its base model. {error} Or name it by --model."
         ) from error
 
 
-def _controls(measured: Measure, adapter: TinyLora) -> dict[str, Any]:
-    """Greedy and sampled accuracy of the zero adapter and of random ones."""
-    policy, options = TinyLoraPolicy(adapter), measured.options
+@contextmanager
+def policy_of(base: Base, adapter: str | None) -> Iterator[Policy]:
+    """Inside, the base model with the adapter on it; without one for None and "base"."""
+    if adapter in (None, BASE):
+        yield UntrainedPolicy(base.model)
+        return
+    attached = load(base.model, str(adapter))
+    try:
+        yield TinyLoraPolicy(attached)
+    finally:
+        attached.detach()
+
+
+def measure_controls(exam: Exam, policy: Policy, base: Answers, seed: int) -> dict[str, Any]:
+    """All figures of the base model, the zero adapter and random ones.
+
+    `num_different` says how many answers of the zero adapter are not the base model's.
+    """
+    assert isinstance(policy, TinyLoraPolicy)
+    engine = TransformersEngine(policy)
+    zero, random = controls(policy.adapter, lambda: exam.both(engine), seed)
     return {
-        "greedy": controls(adapter, lambda: measured(policy, 0.0, 1).accuracy, options.seed),
-        "sampled": controls(
-            adapter,
-            lambda: measured(policy, options.temperature, options.samples).accuracy,
-            options.seed,
-        ),
+        "base": summaries(base),
+        "zero": {
+            **summaries(zero),
+            "num_different": {kind: num_different(base[kind], zero[kind]) for kind in base},
+        },
+        "random": [summaries(answers) for answers in random],
     }
 
 
-def tables(result: Mapping[str, Any]) -> list[Table]:
-    """Accuracies with their controls; then the kinds of answers, where the task names some."""
-    what = result["adapter"] or "the base model"
-    greedy = result["greedy"]
-    title = (
-        f"{result['model']}, {what}: {result['task']} ({result['split']}), "
-        f"{greedy['num_problems']} problems"
-    )
-    table = Table("", "greedy (pass@1)", "sampled", title=title, title_justify="left")
-    table.add_row("accuracy", *(accuracy_text(result[kind]) for kind in ("greedy", "sampled")))
-    for name in ("mean_length", "truncated_share", "num_unjudged"):
-        form = "{:.1%}" if name.endswith("share") else "{:.4g}"
-        cells = (form.format(result[kind][name]) for kind in ("greedy", "sampled"))
-        table.add_row(NAMES[name], *cells)
-    if "controls" in result:
-        table.add_section()
-        for row in _control_rows(result["controls"]):
-            table.add_row(*row)
-    labels = _label_table(result)
-    return [table] if labels is None else [table, labels]
+def compared(exam: Exam, name: str, first: Answers, second: Answers) -> dict[str, Any]:
+    """The second policy's figures, the tests of the first against it, and what they disagree on."""
+    rights = {kind: (first[kind].right_share_P, second[kind].right_share_P) for kind in first}
+    return {
+        "adapter": name,
+        **summaries(second),
+        "paired": {kind: asdict(paired(*shares)) for kind, shares in rights.items()},
+        "changed": [
+            {
+                "index": index,
+                "prompt": exam.problems[index].prompt,
+                "gold": exam.problems[index].gold,
+                "change": "gained" if right else "lost",
+                "completion": first["greedy"].records_P_G[index][0].completion,
+                "compared": second["greedy"].records_P_G[index][0].completion,
+            }
+            for index, (right, other) in enumerate(zip(*rights["greedy"], strict=True))
+            if None not in (right, other) and right != other
+        ],
+    }
 
 
-NAMES = {
-    "mean_length": "mean length",
-    "truncated_share": "cut off by budget",
-    "num_unjudged": "not judged",
-}
+def head(base: Base, exam: Exam, options: Any) -> dict[str, Any]:
+    """What was measured, and how."""
+    return {
+        "model": base.name,
+        "adapter": options.adapter,
+        "task": exam.task.name,
+        "split": options.split,
+        "seed": options.seed,
+        "temperature": options.temperature,
+    }
 
 
-def _control_rows(held: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    kinds = ("greedy", "sampled")
-    return [
-        ("base model", *(accuracy_text(held["base"][kind]) for kind in kinds)),
-        ("zero adapter", *(f"{held[kind]['zero']:.1%}" for kind in kinds)),
-        ("random v, mean", *(f"{statistics.fmean(held[k]['random']):.1%}" for k in kinds)),
-        (f"({NUM_RANDOM}, same norm)", *(_spread(held[kind]["random"]) for kind in kinds)),
-    ]
+def problem_record(
+    exam: Exam, index: int, first: Answers, second: Answers | None
+) -> dict[str, Any]:
+    """One problem with all its answers and their verdicts."""
+    problem = exam.problems[index]
+    record = {"index": index, "prompt": problem.prompt, "gold": problem.gold}
+    compare = {} if second is None else {"compare": _answers(second, index)}
+    return {**record, **_answers(first, index), **compare}
 
 
-def _spread(values: list[float]) -> str:
-    return f"{min(values):.1%} to {max(values):.1%}"
-
-
-def _label_table(result: Mapping[str, Any]) -> Table | None:
-    kinds = {kind: result[kind]["by_label"] for kind in ("greedy", "sampled")}
-    labels = dict.fromkeys([*kinds["greedy"], *kinds["sampled"]])
-    if not labels:
-        return None
-    table = Table(
-        "kind of answer",
-        title="kinds of answers: their share, and how many were right",
-        title_justify="left",
-    )
-    for kind in kinds:
-        table.add_column(kind, justify="right")
-    for label in labels:
-        cells = [kinds[kind].get(label) for kind in kinds]
-        row = [
-            f"{cell['share']:.1%}, {cell['accuracy']:.1%} right" if cell else "-" for cell in cells
-        ]
-        table.add_row(label, *row)
-    return table
+def _answers(answers: Mapping[str, Evaluation], index: int) -> dict[str, Any]:
+    return {
+        kind: [record.as_json() for record in evaluation.records_P_G[index]]
+        for kind, evaluation in answers.items()
+    }

@@ -145,9 +145,9 @@ def grade(gold: str, completion: str) -> Verdict:
     """1 if the first number after `####` is the gold answer, else 0."""
     match = ANSWER.search(completion)
     if match is None:
-        return Verdict(0.0, "no answer after ####")
+        return Verdict(0.0, "no answer after ####", {"answer": None})
     is_right = int(match[1]) == int(gold)
-    return Verdict(float(is_right), "right" if is_right else "wrong")
+    return Verdict(float(is_right), "right" if is_right else "wrong", {"answer": match[1]})
 
 
 def habit(completion: str) -> str:

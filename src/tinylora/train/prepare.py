@@ -12,7 +12,7 @@ from tinylora.adapter.modules import LinearMap, linear_maps
 from tinylora.adapter.sharing import assign_groups, budget
 from tinylora.config import IN_PYTHON, TrainConfig, default_rate, with_budget
 from tinylora.errors import RequestError
-from tinylora.evaluate import text_of
+from tinylora.evaluate import Exam, text_of
 from tinylora.models import DTYPES, Base, check_context, from_loaded, load_model
 from tinylora.rollout.transformers import evaluation_mode, refuse_recurrent
 from tinylora.tasks import load_task
@@ -35,7 +35,7 @@ class Job:
     base: Base
     task: Task
     text: Text
-    problems: list[Problem]  # the test problems before and after training
+    exam: Exam  # the test problems, before and after training
     grade: Grade | None
 
 
@@ -62,8 +62,21 @@ def prepare(
     with evaluation_mode(base.model):
         check_model(base.model)
     grade = None if reward is None else as_grade(reward, _tokenize(base))
-    problems = list(found.test[: config.eval_problems])
-    return Job(config, base, found, text, problems, grade)
+    return Job(config, base, found, text, make_exam(config, found, text, grade), grade)
+
+
+def make_exam(config: TrainConfig, task: Task, text: Text, grade: Grade | None) -> Exam:
+    """What is measured before and after training."""
+    return Exam(
+        task,
+        text,
+        list(task.test[: config.eval_problems]),
+        temperature=config.temperature,
+        samples=config.eval_samples,
+        seed=config.seed,
+        max_new_tokens=config.max_new_tokens,
+        grade=grade,
+    )
 
 
 def resolve_budget(config: TrainConfig, model: Any) -> TrainConfig:

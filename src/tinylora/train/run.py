@@ -15,7 +15,7 @@ from tinylora.adapter import TinyLora, attach, load
 from tinylora.adapter.files import DTYPES, read
 from tinylora.adapter.modules import linear_maps
 from tinylora.config import TrainConfig, flatten
-from tinylora.evaluate import Evaluation, evaluate
+from tinylora.evaluate import summaries
 from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.engine import Engine
 from tinylora.rollout.transformers import TransformersEngine, evaluation_mode
@@ -33,7 +33,6 @@ from tinylora.train.grpo import train_grpo
 from tinylora.train.metrics import RunLog
 from tinylora.train.prepare import Job, prepare
 from tinylora.train.report import draw_curve, end_table
-from tinylora.train.rollouts import derive_seed
 from tinylora.train.tables import sharing_table
 
 METHODS = {"tinylora": TinyLoraPolicy}
@@ -104,7 +103,7 @@ def base_accuracy(job: Job, engine: Engine, folder: RunFolder, console: Console)
     if folder.base.is_file():
         saved: dict[str, Any] = json.loads(folder.base.read_text(encoding="utf-8"))
         return saved
-    _say(console, f"Measuring the base model on {len(job.problems)} test problems ...")
+    _say(console, f"Measuring the base model on {len(job.exam.problems)} test problems ...")
     base = _measure(job, engine)
     write_json(folder.base, base)
     return base
@@ -199,21 +198,7 @@ def _learn(
 
 
 def _measure(job: Job, engine: Engine) -> dict[str, Any]:
-    def run(temperature: float, samples: int) -> Evaluation:
-        return evaluate(
-            engine,
-            job.problems,
-            job.task,
-            job.text,
-            temperature=temperature,
-            samples=samples,
-            seed=derive_seed(job.config.seed, "evaluate", 0),
-            max_new_tokens=job.config.max_new_tokens,
-            grade=job.grade,
-        )
-
-    sampled = run(job.config.temperature, job.config.eval_samples)
-    return {"greedy": run(0.0, 1).summary(), "sampled": sampled.summary()}
+    return summaries(job.exam.both(engine))
 
 
 def _num_steps(folder: RunFolder) -> int:
