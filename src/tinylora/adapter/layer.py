@@ -11,10 +11,8 @@ modules that a fused kernel computes without calling them (the first forward pas
 import math
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 
 from tinylora.adapter import core, files
 from tinylora.adapter.factors import module_factors, projections
+from tinylora.adapter.fold import FoldReport, check_foldable, folded_into, is_foldable
 from tinylora.adapter.hooks import (
     AdaptedMap,
     FirstForward,
@@ -150,8 +149,7 @@ class TinyLora:
     @property
     def can_fold(self) -> bool:
         """Whether `folded` is exact: every adapted weight is plain, unshared and at least fp32."""
-        shared = _shared_parameters(self.model)
-        return not any(_hindrance(item, shared) for item in self._adapted.values())
+        return is_foldable(self.model, list(self._adapted.values()))
 
     def parameters(self) -> list[nn.Parameter]:
         """What an optimiser steps on: v alone."""
@@ -250,17 +248,9 @@ class TinyLora:
         a report of what was lost.
         """
         maps = list(self._adapted.values())
-        self._check_foldable(allow_half)
-        with self._applying(None, "folded"):
-            saved = [item.linear.weight().clone() for item in maps]
-            try:
-                for item in maps:
-                    item.fold(self.v.detach())
-                is_exact = not any(item.is_half for item in maps)
-                yield None if is_exact else _fold_report(maps, saved, self.v.detach())
-            finally:
-                for item, weight in zip(maps, saved, strict=True):
-                    item.linear.weight().copy_(weight)
+        check_foldable(self.model, maps, allow_half)
+        with self._applying(None, "folded"), folded_into(maps, self.v.detach()) as report:
+            yield report
 
     def detach(self) -> None:
         """Remove the hooks and restore every requires_grad: the model is what it was."""
@@ -305,23 +295,6 @@ class TinyLora:
             yield
         finally:
             self._active, self._context = self.v, ""
-
-    def _check_foldable(self, allow_half: bool) -> None:
-        shared = _shared_parameters(self.model)
-        for name, item in self._adapted.items():
-            cause = _hindrance(item, shared, allow_half)
-            if cause:
-                raise RequestError(
-                    f"{name} cannot be folded: it is {cause}. Generate with the hooks."
-                )
-
-
-@dataclass(frozen=True)
-class FoldReport:
-    """What half precision did to the update that was folded in."""
-
-    rounded_away: float  # share of the update that is missing: 1 - <applied, dW> / <dW, dW>
-    relative_error: float  # ||applied - dW|| / ||dW||
 
 
 def _factors(linear: LinearMap, config: AdapterConfig) -> Factors:
@@ -405,36 +378,3 @@ def _identity(model: nn.Module) -> tuple[str, str]:
         return name, revision
     is_pocket = Path(name).resolve() == model_folder().resolve()
     return "pocket" if is_pocket else Path(name).name, revision
-
-
-def _hindrance(item: AdaptedMap, shared: set[nn.Parameter], allow_half: bool = False) -> str:
-    """What keeps a map from being folded; "" where nothing does."""
-    if not item.linear.is_plain:
-        return f"a {type(item.linear.module).__name__}, whose weight is no plain matrix"
-    if item.linear.module.weight in shared:
-        return "tied to another module, which would get the update too"
-    if item.is_half and not allow_half:
-        return (
-            f"{item.linear.weight().dtype}, which rounds most of a tiny update away "
-            "(folded(allow_half=True) does it all the same, and reports the loss)"
-        )
-    return ""
-
-
-def _shared_parameters(model: nn.Module) -> set[nn.Parameter]:
-    uses = Counter(p for _, p in model.named_parameters(remove_duplicate=False))
-    return {parameter for parameter, count in uses.items() if count > 1}
-
-
-def _fold_report(maps: list[AdaptedMap], saved: list[Tensor], v: Tensor) -> FoldReport:
-    """Compare what the folded weights gained with what they should have gained."""
-    wanted = kept = missed = 0.0
-    for item, before in zip(maps, saved, strict=True):
-        delta = item.delta_weight(v).to(before.device)
-        applied = item.linear.weight().to(delta.dtype) - before.to(delta.dtype)
-        wanted += float(delta.square().sum())
-        kept += float((applied * delta).sum())
-        missed += float((applied - delta).square().sum())
-    if wanted == 0:
-        return FoldReport(0.0, 0.0)
-    return FoldReport(1 - kept / wanted, (missed / wanted) ** 0.5)
