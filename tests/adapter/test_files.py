@@ -119,7 +119,7 @@ def test_the_layout_is_frozen(tmp_path):
     meta.pop("config")
     assert meta == {
         "base": "",
-        "fingerprint": "",
+        "fingerprint": "plain:aa726c71d577539c796766d5b3d5a1911ee4",
         "format": 1,
         "left_out": [],
         "modules": meta["modules"],
@@ -180,17 +180,21 @@ def test_settings_that_cannot_be_read_are_refused(tmp_path, text, match):
         load(model_of(), tmp_path / "a.safetensors")
 
 
-def test_an_adapter_of_another_model_is_refused_and_the_model_left_bare(tmp_path):
-    _, adapter = trained()
+def test_an_adapter_of_other_modules_is_refused_and_the_model_left_bare(tmp_path):
+    """The weights are the base's, but the names are not."""
+    _, adapter = trained(targets=("q_proj", "o_proj"))
     adapter.save(tmp_path / "a.safetensors")
-    other = model_of("qwen2")
-    other.model.layers = other.model.layers[:1]
+    contents = files.read(tmp_path / "a.safetensors")
+    files.write(tmp_path / "a.safetensors", replace(contents, modules="0123456789abcdef"))
+    model = model_of()
     match = (
-        r"this model: other modules or groups \(in the file: hash 07c174575fe3c4b5, here: hash \w"
+        r"this model: other modules or groups \(in the file: hash 0123456789abcdef, here: hash \w"
     )
     with pytest.raises(RequestError, match=match):
-        load(other, tmp_path / "a.safetensors")
-    attach(other, config_of())
+        load(model, tmp_path / "a.safetensors")
+    with pytest.warns(UserWarning, match="loaded all the same"):
+        loaded = load(model, tmp_path / "a.safetensors", force=True)
+    assert torch.equal(loaded.v, adapter.v)
 
 
 def test_a_v_that_does_not_fit_its_settings_is_refused(tmp_path):
@@ -200,8 +204,9 @@ def test_a_v_that_does_not_fit_its_settings_is_refused(tmp_path):
     files.write(tmp_path / "a.safetensors", replace(contents, v=torch.ones(4, 2)))
     model = model_of()
     match = r"this model: other shape of v \(in the file: \(4, 2\), here: \(4, 3\)\)\. Its"
-    with pytest.raises(RequestError, match=match):
-        load(model, tmp_path / "a.safetensors")
+    for force in (False, True):
+        with pytest.raises(RequestError, match=match):
+            load(model, tmp_path / "a.safetensors", force=force)
     attach(model, config_of())
 
 

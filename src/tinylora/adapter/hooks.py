@@ -16,6 +16,8 @@ from tinylora.adapter import core
 from tinylora.adapter.modules import LinearMap
 from tinylora.errors import RequestError
 
+REGISTERED_NAME = "tinylora_v"  # of v on the model, where a foreign trainer looks for it
+
 
 class TrainedNumbers(nn.Parameter):
     """v. A copy keeps the values, for whoever wants them, and is a frozen plain parameter."""

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from tinylora.adapter import core, files
 from tinylora.adapter.factors import module_factors, projections
+from tinylora.adapter.fingerprint import identity, take
 from tinylora.adapter.fold import FoldReport, check_foldable, folded_into, is_foldable
 from tinylora.adapter.hooks import (
+    REGISTERED_NAME,
     AdaptedMap,
     FirstForward,
     TrainedNumbers,
@@ -40,9 +42,6 @@ from tinylora.adapter.sharing import assign_groups
 from tinylora.adapter.svd import Factors
 from tinylora.config import AdapterConfig
 from tinylora.errors import RequestError
-from tinylora.pocket import model_folder
-
-REGISTERED_NAME = "tinylora_v"
 
 
 def attach(
@@ -62,6 +61,7 @@ def attach(
     """
     config = config or AdapterConfig()
     _check_bare(model)
+    fingerprint = take(model)
     factors = {m: _factors(m, config) for m in linear_maps(model, config.targets, config.layers)}
     left_out = [m.name for m, found in factors.items() if not found.is_defined]
     _report_left_out(left_out, len(factors))
@@ -72,33 +72,13 @@ def attach(
         for index, names in enumerate(groups)
         for name in names
     ]
-    adapter = TinyLora(model, config, groups, left_out, adapted)
+    adapter = TinyLora(model, config, groups, left_out, adapted, fingerprint)
     adapter._hook(register)
     return adapter
 
 
-def load(model: nn.Module, path: str | Path) -> "TinyLora":
-    """Attach the adapter of a file, or of a run folder, to its base model.
-
-    Raises:
-        RequestError: there is no adapter at `path`, or it was trained on other modules.
-    """
-    contents = files.read(path)
-    adapter = attach(model, contents.config)
-    differences = _differences(contents, adapter)
-    if differences:
-        adapter.detach()
-        raise RequestError(
-            f"{path} does not fit what its settings give on this model: {'; '.join(differences)}. "
-            "Its numbers would mean something else. Load the model that it was trained on"
-            f"{f', {contents.base}' if contents.base else ''}."
-        )
-    adapter.set_values(contents.v)
-    return adapter
-
-
 class TinyLora:
-    """v, and the maps of a model that it acts on. Made by `attach` or `load`."""
+    """v, and the maps of a model that it acts on. Made by `attach` or `tinylora.load`."""
 
     def __init__(
         self,
@@ -107,11 +87,13 @@ class TinyLora:
         groups: list[list[str]],
         left_out: list[str],
         adapted: list[AdaptedMap],
+        fingerprint: str,
     ) -> None:
         self.model = model
         self.config = config
         self.modules_by_group = groups
         self.left_out = left_out  # modules whose weights do not define the kept directions
+        self.fingerprint = fingerprint  # of the base's weights, as they were when it was attached
         like = adapted[0].P
         zeros = torch.zeros(len(groups), config.u, dtype=like.dtype, device=like.device)
         self._v = TrainedNumbers(zeros)
@@ -204,7 +186,7 @@ class TinyLora:
 
         In a folder that exists, the file is `adapter.safetensors`, which `load` finds there.
         """
-        base, revision = _identity(self.model)
+        base, revision = identity(self.model)
         contents = files.AdapterFile(
             v=self.v.detach(),
             config=self.config,
@@ -212,6 +194,7 @@ class TinyLora:
             left_out=tuple(self.left_out),
             base=base,
             revision=revision,
+            fingerprint=self.fingerprint,
         )
         return files.write(path, contents, store)
 
@@ -323,21 +306,6 @@ def _dtype_of_v(linear: LinearMap) -> torch.dtype:
     return torch.float64 if is_double else torch.float32
 
 
-def _differences(contents: files.AdapterFile, adapter: TinyLora) -> list[str]:
-    """In which ways the adapter of a file is not the one that its settings give here."""
-    modules = files.modules_hash(adapter.modules_by_group)
-    pairs = {
-        "modules or groups": (f"hash {contents.modules}", f"hash {modules}"),
-        "modules left out": (", ".join(contents.left_out), ", ".join(adapter.left_out)),
-        "shape of v": (str(tuple(contents.v.shape)), str(tuple(adapter.v.shape))),
-    }
-    return [
-        f"other {what} (in the file: {there or 'none'}, here: {here or 'none'})"
-        for what, (there, here) in pairs.items()
-        if there != here
-    ]
-
-
 def _check_bare(model: nn.Module) -> None:
     for module in model.modules():
         for hook in module._forward_hooks.values():
@@ -364,17 +332,3 @@ def _report_left_out(left_out: list[str], num_found: int) -> None:
             f"define the kept singular directions: {', '.join(left_out)}.",
             stacklevel=3,
         )
-
-
-def _identity(model: nn.Module) -> tuple[str, str]:
-    """Name and commit of the base model; of a local folder the last part, never the whole path.
-
-    The packaged model is `pocket`, also where it was loaded by its path.
-    """
-    config = getattr(model, "config", None)
-    name = str(getattr(config, "_name_or_path", "") or "")
-    revision = str(getattr(config, "_commit_hash", None) or "")
-    if not Path(name).exists():
-        return name, revision
-    is_pocket = Path(name).resolve() == model_folder().resolve()
-    return "pocket" if is_pocket else Path(name).name, revision

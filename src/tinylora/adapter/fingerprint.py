@@ -1,0 +1,231 @@
+"""The fingerprint of a base model: it tells another base, what differs in it, and why.
+
+Every tensor of a plain base (parameters and the buffers that are saved with them) is sampled at a
+fixed stride and upcast exactly, so that device, wrappers and an exact upcast do not matter. The
+fingerprint is `plain:` and 36 hex digits: SHA-256, cut to 4 bytes each, of the embeddings, of the
+linear maps, and of norms and biases; then to 3 bytes each, of the linear maps rounded to bf16 and
+to fp16, by which a base that was rounded is told from one that was trained.
+
+What it does **not** cover: elements outside the sample (at most `NUM_SAMPLED` a tensor are in it;
+training changes nearly all), the tokenizer, and bases that are not plain: theirs is "", not taken.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tinylora.adapter.hooks import REGISTERED_NAME
+from tinylora.adapter.modules import PLAIN_DTYPES, clean_name
+from tinylora.pocket import model_folder
+
+NUM_SAMPLED = 4096
+PARTS = ("embeddings", "linear maps", "norms or biases")
+ROUNDED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}  # of torch
+WIDTHS = (8, 8, 8, 6, 6)  # hex digits of the three parts and the two roundings
+
+AS_BEFORE = "Load the base as it was."
+CAUSES = {  # where one part alone differs
+    "embeddings": ("Likely tokens were added, or the embeddings were retrained.", AS_BEFORE),
+    "norms or biases": ("Likely they alone were fine-tuned.", AS_BEFORE),
+    "linear maps": (
+        "Likely a fine-tuned version, or one with another adapter merged into it.",
+        "Load the model that it was made from.",
+    ),
+}
+ELSE = (
+    "Likely another model, another revision of it, or a fine-tuned version.",
+    "Load the model that the adapter was trained on.",
+)
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Why a model is not the base that a fingerprint was taken of; sentences for people."""
+
+    what: str
+    cause: str
+    cure: str
+
+
+def take(model: nn.Module) -> str:
+    """The fingerprint of a model's weights; "" where it has none yet (meta device) or is not plain.
+
+    It reads a few thousand elements of each tensor: milliseconds, also for large models.
+    """
+    if not all(_is_plain(parameter) for parameter in model.parameters()):
+        return ""
+    samples = _samples(model)
+    maps = [s for s in samples if s.part == "linear maps"]
+    hashes = [_hash([s for s in samples if s.part == part]) for part in PARTS]
+    hashes += [_hash([_rounded(s, dtype) for s in maps]) for dtype in ROUNDED.values()]
+    return "plain:" + "".join(h[:width] for h, width in zip(hashes, WIDTHS, strict=True))
+
+
+def compare(there: str, here: str) -> Mismatch | None:
+    """What is different `here`; None for the same base, or where one of the two was not taken.
+
+    Args:
+        there: the fingerprint in an adapter's file.
+        here: that of the model at hand.
+    """
+    if not there or not here or there == here:
+        return None
+    kinds = [text.partition(":")[0] for text in (there, here)]
+    if kinds != ["plain", "plain"]:
+        return Mismatch(
+            f"its base was {kinds[0]}, and this one is {kinds[1]}",
+            "The weights that a model computes with depend on how it was quantised.",
+            AS_BEFORE,
+        )
+    file, model = (_parse(text) for text in (there, here))
+    differing = [part for part in PARTS if file[part] != model[part]]
+    if not differing:
+        return None
+    return Mismatch(f"the {_listed(differing)} differ", *_cause(file, model, differing))
+
+
+def identity(model: nn.Module) -> tuple[str, str]:
+    """Name and commit of the base model; of a local folder the last part, never the whole path.
+
+    The packaged model is `pocket`, also where it was loaded by its path.
+    """
+    config = getattr(model, "config", None)
+    name = str(getattr(config, "_name_or_path", "") or "")
+    revision = str(getattr(config, "_commit_hash", None) or "")
+    if not Path(name).exists():
+        return name, revision
+    is_pocket = Path(name).resolve() == model_folder().resolve()
+    return "pocket" if is_pocket else Path(name).name, revision
+
+
+class _Sample(NamedTuple):
+    """What is hashed of one tensor."""
+
+    name: str
+    part: str
+    shape: tuple[int, ...]
+    values: Tensor  # (n,), fp32, or fp64 where fp32 does not hold them
+
+
+def _is_plain(parameter: nn.Parameter) -> bool:
+    is_tensor = type(parameter.data) is Tensor and not parameter.is_meta
+    return is_tensor and parameter.dtype in PLAIN_DTYPES
+
+
+def _samples(model: nn.Module) -> list[_Sample]:
+    """Of each tensor once: equal matrices are one, so that it does not matter who is tied."""
+    embeddings = _embeddings(model)
+    found: dict[tuple[object, ...], _Sample] = {}
+    for name, tensor in sorted(_tensors(model).items()):
+        values = _strided(tensor)
+        part = _part(tensor, name in embeddings)
+        is_matrix = tensor.dim() > 1
+        key = (tuple(tensor.shape), values.numpy().tobytes(), "" if is_matrix else name)
+        first = found.setdefault(key, _Sample(name, part, tuple(tensor.shape), values))
+        if part == "embeddings":
+            found[key] = first._replace(part=part)
+    return list(found.values())
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and saved buffers by clean name, a tied one under each of its names."""
+    state = {clean_name(name): value for name, value in model.state_dict(keep_vars=True).items()}
+    return {
+        name: value.detach()
+        for name, value in state.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and name != REGISTERED_NAME
+    }
+
+
+def _embeddings(model: nn.Module) -> set[str]:
+    """Names of the tensors of embeddings and of the head, which many models tie to one."""
+    modules = {id(module) for module in model.modules() if isinstance(module, nn.Embedding)}
+    heads = (getattr(module, "get_output_embeddings", None) for module in model.modules())
+    modules |= {id(head()) for head in heads if head is not None}
+    return {
+        clean_name(f"{prefix}.{name}")
+        for prefix, module in model.named_modules(remove_duplicate=False)
+        if id(module) in modules
+        for name, _ in module.named_parameters()
+    }
+
+
+def _part(tensor: Tensor, is_embedding: bool) -> str:
+    if tensor.dim() < 2:
+        return "norms or biases"
+    return "embeddings" if is_embedding else "linear maps"
+
+
+def _strided(tensor: Tensor) -> Tensor:
+    """At most NUM_SAMPLED elements (n,) on the CPU, in every row and column; never a whole copy."""
+    if tensor.dim() == 0 or tensor.numel() == 0:
+        return tensor.reshape(-1).float().cpu()
+    step = -(-tensor.numel() // NUM_SAMPLED)
+    while math.gcd(step, tensor.shape[-1]) > 1:  # a common factor would always hit the same columns
+        step += 1
+    places = torch.arange(0, tensor.numel(), step, device=tensor.device)
+    values = tensor[torch.unravel_index(places, tensor.shape)].cpu()
+    is_exact = values.dtype != torch.float64 or torch.equal(values.float().double(), values)
+    return values.float() if is_exact else values
+
+
+def _rounded(sample: _Sample, dtype: torch.dtype) -> _Sample:
+    return sample._replace(values=sample.values.to(dtype).float())
+
+
+def _hash(samples: Iterable[_Sample]) -> str:
+    total = hashlib.sha256()
+    for sample in sorted(samples, key=lambda sample: sample.name):
+        total.update(f"{sample.name} {list(sample.shape)}\n".encode())
+        total.update(hashlib.sha256(sample.values.numpy().tobytes()).digest())
+    return total.hexdigest()
+
+
+def _parse(text: str) -> dict[str, str]:
+    """The hashes of a plain fingerprint, by part and by rounding."""
+    digits, start, parts = text.partition(":")[2], 0, {}
+    for name, width in zip((*PARTS, *ROUNDED), WIDTHS, strict=True):
+        parts[name] = digits[start : start + width]
+        start += width
+    return parts
+
+
+def _cause(file: dict[str, str], model: dict[str, str], differing: list[str]) -> tuple[str, str]:
+    """The likely cause of a difference, and the cure."""
+    if "linear maps" in differing and (said := _rounding(file, model)):
+        return said
+    return CAUSES.get(differing[0], ELSE) if len(differing) == 1 else ELSE
+
+
+def _rounding(file: dict[str, str], model: dict[str, str]) -> tuple[str, str] | None:
+    """Cause and cure where the linear maps are the same but for their precision.
+
+    Rounding is idempotent: weights that were rounded are equal to their own rounding.
+    """
+    width = WIDTHS[-1]
+    there, here = file["linear maps"][:width], model["linear maps"][:width]
+    for name in ROUNDED:
+        if file[name] == here:
+            before = next((other for other in ROUNDED if file[other] == there), "fp32")
+            return f"These are likely the same weights, rounded to {name}.", _load_in(before)
+        if model[name] == there:
+            return f"The adapter likely saw the same weights rounded to {name}.", _load_in(name)
+    if all(file[name] == model[name] for name in ROUNDED):
+        return "Likely the same in another precision, or very lightly fine-tuned.", AS_BEFORE
+    return None
+
+
+def _load_in(precision: str) -> str:
+    option = f" (--dtype {precision})" if precision != "fp16" else ""
+    return f"Load the base with dtype=torch.{NAMES[precision]}{option}."
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
