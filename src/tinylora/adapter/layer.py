@@ -126,7 +126,7 @@ class TinyLora:
     @property
     def base(self) -> tuple[str, str]:
         """Name and revision of the base model, "" where it has none."""
-        return _identity(self.model)
+        return identity(self.model)
 
     @property
     def can_fold(self) -> bool:
@@ -186,7 +186,7 @@ class TinyLora:
 
         In a folder that exists, the file is `adapter.safetensors`, which `load` finds there.
         """
-        base, revision = identity(self.model)
+        base, revision = self.base
         contents = files.AdapterFile(
             v=self.v.detach(),
             config=self.config,
