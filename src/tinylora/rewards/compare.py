@@ -1,0 +1,305 @@
+r"""Whether two answers are equal: strings, numbers, lists, intervals and words here, algebra last.
+
+`equivalent` is used twice. Without `symbolic` it decides what can be decided by reading, which is
+nearly everything, and returns None for the rest; a worker process calls it again with math-verify
+as `symbolic`. An equation only ever counts by what it says: `6 = 5` is not an answer, `x = 5` is.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+from tinylora.rewards import quantities
+from tinylora.rewards.latex import ROW, key, split_top, tidy, tokens, unwrap
+from tinylora.rewards.values import TooLarge
+
+Symbolic = Callable[[str, str], bool]
+
+MAX_DEPTH = 6
+MAX_ITEMS = 64
+_RELATIONS = ("=", r"\approx", r"\equiv", r"\in")
+_ORDER = ("<", ">", r"\le", r"\ge")
+_LIST_WORD = re.compile(r"\s*,?\s*(?<![A-Za-z\\])(?:and|or|AND|OR)(?![A-Za-z])\s*,?\s*")
+_SYNONYMS = {
+    "(-\\infty,\\infty)": (
+        "all real numbers", "all reals", "real numbers",
+        "the set of all real numbers", "\\mathbb{R}",
+    ),
+    "\\emptyset": (
+        "no solution", "no solutions", "no real solution", "no real solutions", "empty set",
+        "the empty set", "\\{\\}",
+    ),
+    "\\infty": ("infinity",),
+    "dne": ("does not exist", "undefined"),
+}  # fmt: skip
+_CANONICAL = {key(word): name for name, words in _SYNONYMS.items() for word in words}
+_PHRASE = re.compile(r"[A-Za-z][A-Za-z' -]*[A-Za-z]'?|[A-Za-z]")
+_CHOICE = re.compile(r"\(?([A-Z])\)?")
+_NAME = re.compile(
+    r"(?:\\?[A-Za-z]+|\\.|[ '|(),^_{}+:;=/-]|(?<=_)\d|(?<=[_^]\{)-?\d+|(?<=[(,])\s*\d+(?=[),]))+"
+)
+
+
+def equivalent(gold: str, answer: str, symbolic: Symbolic | None = None) -> bool | None:
+    """Whether the answer is the gold answer; None where only algebra could tell.
+
+    Args:
+        gold, answer: as people or a model wrote them, delimiters included or not.
+        symbolic: decides tidied expressions; with it the result is never None.
+    """
+    return _equal(tidy(gold), tidy(answer), symbolic, 0)
+
+
+def _equal(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
+    if not answer or not gold or depth > MAX_DEPTH:
+        return False
+    gold, answer = _canonical(gold), _canonical(answer)
+    if key(gold) == key(answer):
+        return True
+    for compare in (_as_words, _as_numbers, _as_relations, _as_intervals, _as_lists, _as_matrices):
+        decided = compare(gold, answer, symbolic, depth)
+        if decided is not None:
+            return decided
+    return symbolic(gold, answer) if symbolic else None
+
+
+def _canonical(text: str) -> str:
+    return _CANONICAL.get(key(text.lower()), _CANONICAL.get(key(text), text))
+
+
+def _as_words(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
+    """Choices and phrases are compared as they stand, apart from case and brackets."""
+    choice, chosen = _CHOICE.fullmatch(gold), _CHOICE.fullmatch(answer)
+    if choice and chosen:
+        return choice.group(1) == chosen.group(1)
+    if is_phrase(gold):
+        return " ".join(gold.lower().split()) == " ".join(answer.lower().split())
+    return False if is_phrase(answer) and not is_phrase(gold) else None
+
+
+def is_phrase(text: str) -> bool:
+    """Words alone: one of four letters or more, or several; not a product of variables."""
+    text = text.strip("() ")
+    if not _PHRASE.fullmatch(text):
+        return False
+    words = text.replace("-", " ").split()
+    return (
+        max(map(len, words)) >= 4
+        or (len(words) > 1 and max(map(len, words)) >= 3)
+        or (text.lower() in ("yes", "no", "odd", "even", "dne"))
+    )
+
+
+def _as_numbers(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
+    """Both are quantities. A thousands comma might also separate a list: then lists have a say."""
+    expected = _quantity(gold)
+    if expected is None:
+        return None
+    try:
+        given = quantities.quantity(answer)
+    except TooLarge:
+        return False
+    if given is None:
+        return None
+    decided = quantities.equal(expected, given)
+    return None if decided is False and "," in gold + answer else decided
+
+
+def _quantity(text: str) -> quantities.Quantity | None:
+    try:
+        return quantities.quantity(text)
+    except TooLarge:
+        return None
+
+
+def _as_relations(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
+    """`x = 5` against 5 or against `x = 5`; equations against equations are algebra."""
+    if len(_items(gold)) > 1 or len(_items(answer)) > 1:
+        return None
+    gold_sides, answer_sides = split_top(gold, _RELATIONS), split_top(answer, _RELATIONS)
+    if len(gold_sides) == len(answer_sides) == 1:
+        return None
+    if len(gold_sides) == 1:
+        said = _said(answer_sides)
+        return False if said is None else _equal(gold, said, symbolic, depth + 1)
+    meant = _said(gold_sides)
+    if meant is None:
+        return None
+    if len(answer_sides) == 1:
+        return _equal(meant, answer, symbolic, depth + 1)
+    if key(gold_sides[0]) == key(answer_sides[0]):
+        said = _said(answer_sides)
+        return False if said is None else _equal(meant, said, symbolic, depth + 1)
+    return None
+
+
+def _said(sides: Sequence[str]) -> str | None:
+    """What a chain `name = a = b` says, None where it says nothing or contradicts itself."""
+    named = _NAME.fullmatch(sides[0]) and _quantity(sides[0]) is None
+    stated = sides[1:] if named else sides
+    values = [_quantity(side) for side in stated]
+    for side, value in zip(stated[:-1], values[:-1], strict=True):
+        if value is None or values[-1] is None:
+            if named and not _quantity_like(side, values[-1]):
+                continue
+            return None
+        if quantities.equal(value, values[-1]) is not True:
+            return None
+    return stated[-1]
+
+
+def _quantity_like(side: str, last: quantities.Quantity | None) -> bool:
+    """A middle part that is closed but too large to evaluate cannot vouch for the last."""
+    try:
+        return quantities.quantity(side) is not None and last is None
+    except TooLarge:
+        return True
+
+
+def _as_intervals(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
+    """`-2 \\le x < 7`, `{x | -2 \\le x < 7}` and `[-2, 7)`; unions of them in any order."""
+    gold_parts, answer_parts = _union(gold), _union(answer)
+    if gold_parts is None or answer_parts is None or gold_parts == answer_parts == [gold, answer]:
+        return None
+    if not any(_is_order(part) for part in (gold, answer)) and len(gold_parts) == 1:
+        return None
+    return _unordered(gold_parts, answer_parts, symbolic, depth)
+
+
+def _is_order(text: str) -> bool:
+    return len(split_top(_described(text), _ORDER)) > 1
+
+
+def _union(text: str) -> list[str] | None:
+    """The intervals that a union or a condition in one variable stands for."""
+    parts = [
+        piece
+        for part in split_top(_described(text), (r"\cup",))
+        for piece in _LIST_WORD.split(part)
+    ]
+    intervals = [_interval(_described(part)) for part in parts]
+    return None if None in intervals else [part for part in intervals if part is not None]
+
+
+def _described(text: str) -> str:
+    r"""The condition of `\{x | condition\}`, and the right side of `x \in S`."""
+    sides = split_top(text, (r"\in",))
+    if len(sides) == 2 and re.fullmatch(r"[A-Za-z]", sides[0]):
+        text = sides[1]
+    opening, inside, _ = unwrap(text)
+    head = re.match(r"\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:]\s*", inside)
+    return inside[head.end() :] if opening == r"\{" and head else text
+
+
+def _interval(text: str) -> str | None:
+    """An interval in brackets, from brackets or from a chain of inequalities in one letter."""
+    opening, inside, _ = unwrap(text)
+    if opening in ("(", "[") and opening and len(split_top(inside, (",",))) == 2:
+        return text
+    ends = split_top(text, _ORDER)
+    signs = [token for token in tokens(text) if token in _ORDER]
+    if len(ends) == 2 and re.fullmatch(r"[A-Za-z]", ends[1]):
+        ends, signs = ends[::-1], [_flipped(signs[0])]
+    if len(ends) == 2 and re.fullmatch(r"[A-Za-z]", ends[0]):
+        upward = signs[0] in (">", r"\ge")
+        closed = signs[0] in (r"\le", r"\ge")
+        low = ("[" if closed else "(") + ends[1] + r",\infty)"
+        high = r"(-\infty," + ends[1] + ("]" if closed else ")")
+        return low if upward else high
+    if len(ends) == 3 and re.fullmatch(r"[A-Za-z]", ends[1]):
+        if signs[0] in (">", r"\ge"):
+            ends, signs = ends[::-1], [_flipped(sign) for sign in signs[::-1]]
+        if all(sign in ("<", r"\le") for sign in signs):
+            left, right = ("[" if signs[0] == r"\le" else "("), ("]" if signs[1] == r"\le" else ")")
+            return f"{left}{ends[0]},{ends[2]}{right}"
+    return None
+
+
+def _flipped(sign: str) -> str:
+    return {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}[sign]
+
+
+def _as_lists(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
+    """Tuples and intervals in order and with their brackets; sets and bare lists in any order."""
+    gold_open, gold_items, gold_close = _listed(gold)
+    answer_open, answer_items, answer_close = _listed(answer)
+    if len(gold_items) == len(answer_items) == 1:
+        if not gold_open and not answer_open:
+            return None
+        if gold_open != answer_open and "[" in (gold_open, answer_open):
+            return None
+        return _equal(gold_items[0], answer_items[0], symbolic, depth + 1)
+    if len(gold_items) != len(answer_items) or len(gold_items) > MAX_ITEMS:
+        return False
+    brackets = {gold_open, answer_open} - {"", "{"}
+    if not {"(", "["} & brackets:
+        return _unordered(gold_items, answer_items, symbolic, depth)
+    bare = gold_open in ("", "{") or answer_open in ("", "{")
+    if not bare and (gold_open, gold_close) != (answer_open, answer_close):
+        return False
+    return _ordered(gold_items, answer_items, symbolic, depth)
+
+
+def _listed(text: str) -> tuple[str, list[str], str]:
+    r"""Brackets and items; `a \pm b` is two items."""
+    opening, inside, closing = unwrap(text)
+    items = [both for item in _items(inside) for both in _plus_and_minus(item)]
+    return opening, items, closing
+
+
+def _items(text: str) -> list[str]:
+    parts = [piece for part in split_top(text, (",", ";")) for piece in _split_words(part)]
+    return [part for part in parts if part] or [text]
+
+
+def _split_words(text: str) -> list[str]:
+    """At `and` and `or` outside brackets."""
+    return [text] if unwrap(text)[0] else _LIST_WORD.split(text)
+
+
+def _plus_and_minus(item: str) -> list[str]:
+    if item.count(r"\pm") != 1 or unwrap(item)[0]:
+        return [item]
+    return [re.sub(r"\\pm\s*", sign, item).removeprefix("+").strip() for sign in "+-"]
+
+
+def _ordered(
+    gold: Sequence[str], answer: Sequence[str], symbolic: Symbolic | None, depth: int
+) -> bool | None:
+    decided = [_equal(g, a, symbolic, depth + 1) for g, a in zip(gold, answer, strict=True)]
+    return False if False in decided else None if None in decided else True
+
+
+def _unordered(
+    gold: Sequence[str], answer: Sequence[str], symbolic: Symbolic | None, depth: int
+) -> bool | None:
+    """A matching: equality is transitive, so taking the first equal partner never errs."""
+    if len(gold) != len(answer) or len(gold) > MAX_ITEMS:
+        return False
+    left, unsure = list(answer), False
+    for expected in gold:
+        decided = [_equal(expected, given, symbolic, depth + 1) for given in left]
+        if True in decided:
+            del left[decided.index(True)]
+        elif None in decided:
+            unsure = True
+        else:
+            return False
+    return None if unsure else True
+
+
+def _as_matrices(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
+    rows, given = _matrix(gold), _matrix(answer)
+    if rows is None or given is None:
+        return None
+    if [len(row) for row in rows] != [len(row) for row in given]:
+        return False
+    return _ordered([*chain(*rows)], [*chain(*given)], symbolic, depth)
+
+
+def _matrix(text: str) -> list[list[str]] | None:
+    match = re.fullmatch(r"\\begin\{matrix\}(.*)\\end\{matrix\}", text, re.DOTALL)
+    if not match or r"\begin" in match.group(1):
+        return None
+    rows = [row for row in match.group(1).split(ROW) if row.strip()]
+    return [[cell.strip() for cell in row.split("&")] for row in rows]
