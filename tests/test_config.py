@@ -121,7 +121,6 @@ def test_a_wrong_value_brings_no_sentence_about_the_rate() -> None:
     [
         ("method", "lora", "tinylora"),
         ("algorithm", "sft", "grpo"),
-        ("rollout", "vllm", "transformers"),
         ("quantize", "nf4", "none"),
     ],
 )

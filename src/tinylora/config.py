@@ -21,12 +21,14 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from tinylora.errors import RequestError
 
 SEVEN_MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ENGINES = ("transformers", "vllm")
 LAYER_BANDS = ("all", "early", "middle", "late")
 IN_PYTHON = "python:"  # before the name of a task or a model that was given as an object
 
@@ -147,8 +149,29 @@ class TrainConfig(TaskConfig):
     algorithm: Literal["grpo"] = Field(
         default="grpo", description="how it is trained (so far: grpo)"
     )
-    rollout: Literal["transformers"] = Field(
-        default="transformers", description="the engine that samples (so far: transformers)"
+    rollout: str = Field(
+        default="transformers",
+        description="the engine that samples: transformers, vllm (in this process), or addresses "
+        "of vLLM servers, http://HOST:PORT[,...]",
+    )
+    rollout_tolerance: Annotated[float | None, OrNone] = Field(
+        default=None,
+        gt=0,
+        description="mean difference between the engine's log-probabilities and the trainer's at "
+        "which a run stops (none: 0.01 in fp32, 0.1 in half precision)",
+    )
+    rollout_cache_gib: Annotated[float | None, OrNone] = Field(
+        default=None,
+        gt=0,
+        description="memory for vLLM's keys and values in this process (none: 1 on a CPU, else 8)",
+    )
+    rollout_timeout_s: float = Field(
+        default=600.0, gt=0, description="how long a vLLM server may take for one answer"
+    )
+    adapter_dir: Annotated[str | None, OrNone] = Field(
+        default=None,
+        description="a folder that trainer and vLLM servers see under the same path, for the "
+        "adapters (none: /dev/shm)",
     )
     quantize: Literal["none"] = Field(
         default="none", description="how the base model is quantised (so far: none)"
@@ -262,6 +285,16 @@ class TrainConfig(TaskConfig):
             return {name: value for name, value in values.items() if name != "learning_rate"}
         return values
 
+    @field_validator("rollout")
+    @classmethod
+    def _names_an_engine(cls, rollout: str) -> str:
+        if rollout in ENGINES or server_addresses(rollout):
+            return rollout
+        raise ValueError(
+            f'rollout = "{rollout}" is no engine. Use {" or ".join(ENGINES)}, or addresses of vLLM '
+            "servers such as http://localhost:8000, separated by commas."
+        )
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         chosen = [name for name in BUDGET_KEYS if name in self.adapter.model_fields_set]
@@ -271,6 +304,12 @@ class TrainConfig(TaskConfig):
                 "num_groups itself. Give either params, or u and num_groups."
             )
         return self
+
+
+def server_addresses(rollout: str) -> list[str]:
+    """The addresses that `rollout` lists; none where it is anything else."""
+    parts = [part.strip().rstrip("/") for part in rollout.split(",")]
+    return parts if all(re.fullmatch(r"https?://[^\s/]+(/\S*)?", part) for part in parts) else []
 
 
 def default_rate(model: str | None) -> float:

@@ -8,12 +8,15 @@ fine-tuning) takes part by being another `Policy`.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from tinylora.adapter import TinyLora
+    from tinylora.export.lora import LoraWriter
 
 
 class Policy(Protocol):
@@ -67,6 +70,16 @@ class TinyLoraPolicy:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.adapter.load_state_dict(state)
+
+    def write_lora(self, folder: Path) -> None:
+        """Write the present numbers as a LoRA into a new folder, for engines that serve LoRA."""
+        self._lora_writer.write(folder)
+
+    @cached_property
+    def _lora_writer(self) -> LoraWriter:
+        from tinylora.export.lora import LoraWriter
+
+        return LoraWriter(self.adapter)
 
     def metrics(self) -> dict[str, float]:
         v = self.adapter.v.detach()

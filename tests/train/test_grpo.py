@@ -97,6 +97,7 @@ def test_every_step_is_recorded_in_full(tmp_path: Path) -> None:
         *("reward", "accuracy", "completion_length", "truncated_share", "zero_variance_share"),
         *("v_norm", "grad_norm", "kl_reference", "kl_rollout", "learning_rate", "num_unjudged"),
         *("importance_mean", "importance_max", "importance_truncated_share"),
+        *("rollout_difference_mean", "rollout_difference_max"),
         *("clip_low_share", "clip_high_share", "tokens_per_second", "share_even", "share_odd"),
         *("seconds", "seconds_rollout", "seconds_grade", "seconds_learn"),
     }
@@ -138,7 +139,8 @@ def loop_gradient(policy: SteeringPolicy, rollouts: Rollouts, config: TrainConfi
         policy.v.zero_()
     batch = make_batch(rollouts, policy, config, budget=8)
     assert batch is not None
-    grpo.learn(policy, torch.optim.SGD(policy.parameters()), batch, config, step=0)
+    optimizer = torch.optim.SGD(policy.parameters())
+    grpo.learn(policy, optimizer, batch, config, 0, TransformersEngine(policy))
     assert policy.v.grad is not None
     return policy.v.grad.clone()
 
@@ -206,9 +208,11 @@ def test_a_step_that_teaches_nothing_is_recorded_as_fully_as_any_other(tmp_path:
     assert [line["learning_rate"] for line in idle] == rates
     for line in idle:
         assert set(line) == set(taught[0])
-        assert line["importance_mean"] == line["importance_max"] == 1.0
-        zeros = ("grad_norm", "kl_rollout", "kl_reference", "clip_low_share", "clip_high_share")
-        assert [line[name] for name in (*zeros, "importance_truncated_share")] == [0.0] * 6
+        assert 0 < line["rollout_difference_mean"] < line["rollout_difference_max"] < 1e-4
+        assert (line["importance_mean"], line["importance_max"]) == pytest.approx((1, 1), abs=1e-4)
+        assert line["kl_rollout"] == pytest.approx(0, abs=1e-9)
+        zeros = ("grad_norm", "kl_reference", "clip_low_share", "clip_high_share")
+        assert [line[name] for name in (*zeros, "importance_truncated_share")] == [0.0] * 5
 
 
 def test_a_score_above_one_is_as_right_as_its_verdict_says(tmp_path: Path) -> None:
@@ -263,7 +267,7 @@ class ShiftedEngine:
 
 
 def test_the_mismatch_with_the_engine_is_weighed_and_reported(tmp_path: Path) -> None:
-    shifted = {"engine": lambda policy: ShiftedEngine(policy, math.log(3))}
+    shifted = {"engine": lambda policy: ShiftedEngine(policy, math.log(3)), "rollout_tolerance": 2}
     _, _, metrics = train(tmp_path, steps=1, **shifted)
     assert metrics[0]["importance_mean"] == pytest.approx(3, rel=1e-4)
     assert metrics[0]["importance_max"] == pytest.approx(3, rel=1e-4)
@@ -275,7 +279,7 @@ def test_the_mismatch_with_the_engine_is_weighed_and_reported(tmp_path: Path) ->
 def test_the_truncated_weight_multiplies_the_gradient(cap: float | None, factor: float) -> None:
     policy = SteeringPolicy(tiny_model())
     rollouts = rollouts_of([[RIGHT, WRONG, WRONG, WRONG]], policy)
-    config = TrainConfig(max_grad_norm=1e9, importance_cap=cap)
+    config = TrainConfig(max_grad_norm=1e9, importance_cap=cap, rollout_tolerance=2)
     plain = loop_gradient(policy, rollouts, config)
     shifted = replace(
         rollouts,
@@ -302,7 +306,7 @@ def test_later_passes_are_clipped_against_the_first() -> None:
     batch = make_batch(rollouts, policy, config, budget=8)
     assert batch is not None
     optimizer = grpo.make_optimizer(policy, config)
-    metrics = grpo.learn(policy, optimizer, batch, config, step=0)
+    metrics = grpo.learn(policy, optimizer, batch, config, 0, TransformersEngine(policy))
     assert metrics["clip_low_share"] + metrics["clip_high_share"] > 0.1
     assert not torch.equal(batch.old_T, batch.new_T)
     torch.testing.assert_close(batch.old_T, batch.rollout_T, atol=1e-5, rtol=0)

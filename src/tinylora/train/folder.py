@@ -16,7 +16,10 @@ from tinylora.atomic import write_atomically
 from tinylora.config import TrainConfig, flatten, load_recipe, settings_yaml, unflatten
 from tinylora.errors import RequestError
 
-MAY_CHANGE = {"steps", "max_minutes", "checkpoint_every", "track", "output", "device"}
+MAY_CHANGE = {
+    *("steps", "max_minutes", "checkpoint_every", "track", "output", "device"),
+    *("rollout", "rollout_tolerance", "rollout_cache_gib", "rollout_timeout_s", "adapter_dir"),
+}
 
 
 @dataclass(frozen=True)

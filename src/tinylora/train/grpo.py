@@ -52,6 +52,7 @@ from tinylora.train.rollouts import (
     rollout_metrics,
     sample_records,
 )
+from tinylora.train.served import check_served
 
 __all__ = [
     "Grade",
@@ -142,7 +143,11 @@ def grpo_step(
     check_judged(rollouts)
     with clock("learn"):
         batch = make_batch(rollouts, policy, config, budget)
-        learned = learn(policy, optimizer, batch, config, step) if batch else at_rest(config, step)
+        if batch:
+            learned = learn(policy, optimizer, batch, config, step, engine)
+        else:
+            watched = watch_batch(rollouts, policy, config, budget)
+            learned = at_rest(policy, watched, config, step, engine)
     metrics = {**rollout_metrics(rollouts, task), **learned, **policy.metrics(), **clock.metrics()}
     return rollouts, {**metrics, "tokens_per_second": rollouts.num_tokens / metrics["seconds"]}
 
@@ -169,10 +174,24 @@ def make_batch(
 ) -> Batch | None:
     """The judged completions of groups with variance, ready to learn from; None: there are none."""
     rewards_P_G = rollouts.rewards_P_G
-    advantages_P_G = losses.group_advantages(rewards_P_G, config.normalize_std)
     keep_mask_P_G = losses.has_variance(rewards_P_G)[:, None] & ~rewards_P_G.isnan()
-    if not keep_mask_P_G.any():
-        return None
+    return (
+        batch_of(rollouts, keep_mask_P_G, policy, config, budget) if keep_mask_P_G.any() else None
+    )
+
+
+def watch_batch(rollouts: Rollouts, policy: Policy, config: TrainConfig, budget: int) -> Batch:
+    """The first completion of each problem, to compare engine and trainer where nothing teaches."""
+    keep_mask_P_G = torch.zeros(rollouts.rewards_P_G.shape, dtype=torch.bool)
+    keep_mask_P_G[:, 0] = True
+    return batch_of(rollouts, keep_mask_P_G, policy, config, budget)
+
+
+def batch_of(
+    rollouts: Rollouts, keep_mask_P_G: Tensor, policy: Policy, config: TrainConfig, budget: int
+) -> Batch:
+    """Some of the completions, as tensors."""
+    advantages_P_G = losses.group_advantages(rollouts.rewards_P_G, config.normalize_std)
     kept = [(int(p), rollouts.completions_P_G[p][g]) for p, g in keep_mask_P_G.nonzero()]
     lengths_B = torch.tensor([len(completion.token_ids) for _, completion in kept])
     advantages_T = advantages_P_G[keep_mask_P_G].repeat_interleave(lengths_B)
@@ -194,16 +213,18 @@ def learn(
     batch: Batch,
     config: TrainConfig,
     step: int,
+    engine: Engine,
 ) -> dict[str, float]:
-    """`num_iterations` passes over the batch, each one update; returns what it saw."""
+    """`num_iterations` passes over the batch, each one update; returns what it saw.
+
+    Raises:
+        TinyLoraError: the engine sampled from another policy; nothing was updated.
+    """
     model, temperature = policy.model, config.temperature
     rate = learning_rate_at(step, config)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    if config.kl_coef > 0:
-        with policy.reference(), torch.no_grad():
-            for part in batch.micro_batches(model):
-                batch.reference_T[part.tokens] = completion_logprobs(model, part, temperature)
+    note_reference(policy, batch, config)
     for iteration in range(config.num_iterations):
         optimizer.zero_grad()
         for part in batch.micro_batches(model):
@@ -213,16 +234,48 @@ def learn(
                 batch.old_T[part.tokens] = logprobs_T.detach()
             loss = micro_batch_loss(logprobs_T, batch, part.tokens, config)
             loss.backward()  # type: ignore[no-untyped-call]
+        if iteration == 0:
+            compare(policy, engine, batch, config)
         grad_norm = clipped_norm(policy, config.max_grad_norm)
         optimizer.step()
     return {"learning_rate": rate, "grad_norm": grad_norm, **policy_metrics(batch, config)}
 
 
-def at_rest(config: TrainConfig, step: int) -> dict[str, float]:
-    """What `learn` would return of one token on which trainer, engine and base model agree."""
-    agreed = Batch([], *torch.zeros(6, 1))
+@torch.no_grad()
+def at_rest(
+    policy: Policy, batch: Batch, config: TrainConfig, step: int, engine: Engine
+) -> dict[str, float]:
+    """What `learn` would return of a batch that teaches nothing: it is looked at, and v rests."""
+    note_reference(policy, batch, config)
+    for part in batch.micro_batches(policy.model):
+        logprobs_T = completion_logprobs(policy.model, part, config.temperature)
+        batch.old_T[part.tokens] = batch.new_T[part.tokens] = logprobs_T
+    compare(policy, engine, batch, config)
     rate = learning_rate_at(step, config)
-    return {"learning_rate": rate, "grad_norm": 0.0, **policy_metrics(agreed, config)}
+    return {"learning_rate": rate, "grad_norm": 0.0, **policy_metrics(batch, config)}
+
+
+@torch.no_grad()
+def note_reference(policy: Policy, batch: Batch, config: TrainConfig) -> None:
+    """Keep the base model's log-probabilities, where the KL is on."""
+    if config.kl_coef == 0:
+        return
+    with policy.reference():
+        for part in batch.micro_batches(policy.model):
+            batch.reference_T[part.tokens] = completion_logprobs(
+                policy.model, part, config.temperature
+            )
+
+
+def compare(policy: Policy, engine: Engine, batch: Batch, config: TrainConfig) -> None:
+    """Stop where the engine's log-probabilities are not the trainer's of before the update."""
+
+    def recompute(temperature: float) -> tuple[Tensor, Tensor]:
+        part = next(batch.micro_batches(policy.model))
+        logprobs_T = completion_logprobs(policy.model, part, temperature)
+        return logprobs_T, batch.rollout_T[part.tokens]
+
+    check_served(policy, engine, config, batch.old_T, batch.rollout_T, recompute)
 
 
 def micro_batch_loss(
@@ -274,7 +327,9 @@ def policy_metrics(batch: Batch, config: TrainConfig) -> dict[str, float]:
     ratio_T = (batch.old_T - batch.rollout_T).exp()
     change_T = (batch.new_T - batch.old_T).exp()
     cap = config.importance_cap or math.inf
+    difference_T = (batch.old_T - batch.rollout_T).abs()
     metrics = {
+        "rollout_difference_mean": difference_T,
         "kl_rollout": losses.kl_k3(batch.rollout_T, batch.old_T),
         "importance_mean": ratio_T,
         "importance_truncated_share": ratio_T > cap,
@@ -284,4 +339,5 @@ def policy_metrics(batch: Batch, config: TrainConfig) -> dict[str, float]:
     if config.kl_coef > 0:
         metrics["kl_reference"] = losses.kl_k3(batch.new_T, batch.reference_T)
     means = {name: float(values_T.float().mean()) for name, values_T in metrics.items()}
-    return {**means, "importance_max": float(ratio_T.max())}
+    most = {"rollout_difference_max": difference_T, "importance_max": ratio_T}
+    return means | {name: float(values_T.max()) for name, values_T in most.items()}

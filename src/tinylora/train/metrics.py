@@ -25,7 +25,8 @@ SHOWN = {  # metric -> how the terminal shows it
     "completion_length": "length {:.0f}",
     "zero_variance_share": "no variance {:.0%}",
     "v_norm": "|v| {:.3f}",
-    "kl_rollout": "rollout KL {:.1e}",
+    "rollout_difference_mean": "rollout off by {:.1e}",
+    "kl_rollout": "KL {:.1e}",
 }
 ETA_WINDOW = 20  # steps whose mean time predicts the rest
 

@@ -19,6 +19,7 @@ from tinylora.tasks import load_task
 from tinylora.tasks.functions import RewardFunction, as_grade
 from tinylora.tasks.task import Grade, Problem, Task
 from tinylora.train.batching import check_model
+from tinylora.train.engines import check_engine
 from tinylora.train.metrics import missing_tracker
 from tinylora.train.rollouts import Text, draw_problems
 
@@ -96,6 +97,7 @@ def check_request(
         RequestError: settings, task and model do not go together.
     """
     _check_parts(config, task)
+    check_engine(config, config.model)
     refuse_recurrent(model.config)
     settings = config.adapter
     maps = linear_maps(model, settings.targets, settings.layers)

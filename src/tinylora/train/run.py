@@ -18,9 +18,10 @@ from tinylora.config import TrainConfig, flatten
 from tinylora.evaluate import summaries
 from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.engine import Engine
-from tinylora.rollout.transformers import TransformersEngine, evaluation_mode
+from tinylora.rollout.transformers import evaluation_mode
 from tinylora.tasks.functions import RewardFunction
 from tinylora.tasks.task import Task
+from tinylora.train.engines import EngineOf, open_engine
 from tinylora.train.folder import (
     RunFolder,
     check_free,
@@ -37,7 +38,6 @@ from tinylora.train.tables import sharing_table
 
 METHODS = {"tinylora": TinyLoraPolicy}
 ALGORITHMS = {"grpo": train_grpo}
-ENGINES = {"transformers": TransformersEngine}
 
 
 def train(
@@ -82,14 +82,14 @@ def train(
     if config.params is not None:
         console.print(_sharing(job))
     seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
-    with evaluation_mode(job.base.model):
+    with evaluation_mode(job.base.model), open_engine(job.config, job.base) as engine_of:
         try:
-            base = _train_and_save(job, folder, resume, console)
+            base = _train_and_save(job, engine_of, folder, resume, console)
         except KeyboardInterrupt:
             again = f'Go on with "tinylora train --resume --output {folder.path}".'
             raise KeyboardInterrupt(again) from None
         _say(console, f"Measuring the adapter in {folder.adapter} ...")
-        final = final_accuracy(job, folder)
+        final = final_accuracy(job, engine_of, folder)
     summary = summarise(job, folder, base, final, seconds_before + time.monotonic() - start)
     write_json(folder.summary, summary)
     draw_curve(folder.metrics, summary, folder.curve)
@@ -109,11 +109,11 @@ def base_accuracy(job: Job, engine: Engine, folder: RunFolder, console: Console)
     return base
 
 
-def final_accuracy(job: Job, folder: RunFolder) -> dict[str, Any]:
+def final_accuracy(job: Job, engine_of: EngineOf, folder: RunFolder) -> dict[str, Any]:
     """The same for the adapter that the folder's file holds."""
     adapter = load(job.base.model, folder.adapter)
     try:
-        return _measure(job, _parts(job, adapter)[1])
+        return _measure(job, engine_of(_policy(job, adapter)))
     finally:
         adapter.detach()
 
@@ -143,11 +143,14 @@ def summarise(
     }
 
 
-def _train_and_save(job: Job, folder: RunFolder, resume: bool, console: Console) -> dict[str, Any]:
+def _train_and_save(
+    job: Job, engine_of: EngineOf, folder: RunFolder, resume: bool, console: Console
+) -> dict[str, Any]:
     """From the base model to the adapter's file; returns the base's accuracy."""
     adapter = attach(job.base.model, job.config.adapter)
     try:
-        policy, engine = _parts(job, adapter)
+        policy = _policy(job, adapter)
+        engine = engine_of(policy)
         write_config(folder, job.config)
         base = base_accuracy(job, engine, folder, console)
         _learn(job, policy, engine, folder, resume, console)
@@ -168,10 +171,9 @@ def _sharing(job: Job) -> Table:
     return table
 
 
-def _parts(job: Job, adapter: TinyLora) -> tuple[Policy, Engine]:
-    """The policy and the engine that the settings name."""
-    policy = METHODS[job.config.method](adapter)
-    return policy, ENGINES[job.config.rollout](policy)
+def _policy(job: Job, adapter: TinyLora) -> Policy:
+    """The policy that the settings name."""
+    return METHODS[job.config.method](adapter)
 
 
 def _learn(

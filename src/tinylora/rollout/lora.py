@@ -1,0 +1,138 @@
+"""Rollouts by a server of LoRA adapters: every version of the numbers is an adapter of its own.
+
+The policy writes its present numbers as a LoRA in a new folder, under a new name; the server loads
+it, answers under it, and forgets the one before. Nothing is merged, and nothing is overwritten: a
+prefix cache is keyed by name and path, and would serve keys and values of an older version.
+
+Where the numbers are zero the adapter is written and served all the same, because LoRA kernels
+change the base model's outputs a little: what is compared runs through the same arithmetic.
+"""
+
+import hashlib
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from tinylora.errors import RequestError
+from tinylora.models import check_context
+from tinylora.policy import Policy
+from tinylora.rollout.engine import Completion, Sampling
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class LoraServer(Protocol):
+    """What serves the adapters: vLLM in this process, or servers anywhere."""
+
+    def load(self, folder: Path) -> None:
+        """Serve the LoRA in `folder` from now on, under the folder's name."""
+
+    def unload(self, folder: Path) -> None:
+        """Forget it; its files are removed afterwards."""
+
+    def generate(
+        self, prompts: Sequence[list[int]], num_samples: int, sampling: Sampling, seeds: list[int]
+    ) -> list[list[Completion]]:
+        """Completions under the adapter loaded last; `seeds` has one for each prompt."""
+
+
+class LoraEngine:
+    """Samples from the policy as it is now, through a server of its LoRA.
+
+    Args:
+        policy: one that has `write_lora`.
+        folder: where versions are written; the server has to see it under the same path.
+        numbers: of the versions; engines of one folder share them.
+    """
+
+    def __init__(
+        self, policy: Policy, server: LoraServer, folder: Path, numbers: Iterator[int]
+    ) -> None:
+        if not hasattr(policy, "write_lora"):
+            raise RequestError(
+                f"{type(policy).__name__} cannot be written as a LoRA, which is what vLLM serves. "
+                "Use rollout = transformers with this method."
+            )
+        self.policy: Any = policy
+        self.server, self.folder, self.numbers = server, folder, numbers
+        self.previous: dict[str, Tensor] | None = None  # the numbers of the version before
+        self._served: dict[str, Tensor] | None = None
+        self._place: Path | None = None
+
+    def generate(
+        self, prompts: Sequence[list[int]], num_samples: int, sampling: Sampling, seed: int
+    ) -> list[list[Completion]]:
+        """`num_samples` completions of each prompt; the same seed gives the same ones.
+
+        Raises:
+            RequestError: a prompt is empty, or prompt and budget pass the model's context.
+            TinyLoraError: the server failed.
+        """
+        if any(not prompt for prompt in prompts):
+            raise RequestError("A prompt has no tokens, so there is nothing to continue.")
+        check_context(self.policy.model, prompts, sampling.max_new_tokens)
+        self.publish()
+        num_drawn = num_samples if sampling.temperature > 0 else 1
+        seeds = [seed_of(seed, place) for place in range(len(prompts))]
+        answers = self.server.generate(prompts, num_drawn, sampling, seeds)
+        return [row * (num_samples // num_drawn) for row in answers]
+
+    def publish(self) -> None:
+        """Serve the present numbers, unless they are served already."""
+        state = self.policy.state_dict()
+        if self._served is not None and same(state, self._served):
+            return
+        new, old = self.folder / f"{self.folder.name}-v{next(self.numbers)}", self._place
+        self.policy.write_lora(new)
+        self.server.load(new)
+        self.previous, self._served, self._place = self._served, state, new
+        if old is not None:
+            self._forget(old)
+
+    def close(self) -> None:
+        """Take the last version from the server."""
+        if self._place is not None:
+            self._forget(self._place)
+        self._served = self._place = None
+
+    def _forget(self, place: Path) -> None:
+        self.server.unload(place)
+        shutil.rmtree(place)
+
+
+def same(state: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether two states hold the same bits."""
+    return state.keys() == other.keys() and all(torch.equal(state[k], other[k]) for k in state)
+
+
+def version_folder(parent: str | None) -> Path:
+    """A new folder for the versions of one engine, under a name that no other run has.
+
+    Args:
+        parent: None: the machine's shared memory, where there is some.
+
+    Raises:
+        RequestError: there is no such folder.
+    """
+    default = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
+    place = default if parent is None else Path(parent).absolute()
+    if not place.is_dir():
+        raise RequestError(
+            f"adapter_dir = {parent} is no folder, so adapters cannot be handed to the rollout "
+            "engine there. Make it, or name another that trainer and servers both see."
+        )
+    folder = place / f"tinylora-{uuid.uuid4().hex[:12]}"
+    folder.mkdir()
+    return folder
+
+
+def seed_of(seed: int, place: int) -> int:
+    """A seed for each prompt, far from the others: its samples take the numbers from there on."""
+    digest = hashlib.sha256(f"{seed}/prompt/{place}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 2

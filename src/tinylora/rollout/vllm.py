@@ -1,0 +1,176 @@
+"""Rollouts by vLLM in this process: a second copy of the base model, and the adapter itself.
+
+vLLM holds the base weights as they are in its own layout; the numbers reach it as a LoRA
+(`lora.py`), in a slot of rank 8 on the modules that are adapted. Log-probabilities are those of the
+distribution that was drawn from (temperature applied).
+
+It does not cover: several processes (each would need a vLLM of its own; use servers there), and
+quantised bases where vLLM has no such layers (`check_vllm` says so).
+"""
+
+import importlib
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tinylora.config import IN_PYTHON
+from tinylora.errors import RequestError, TinyLoraError
+from tinylora.rollout.engine import Completion, Sampling
+
+RANKS = (8, 16, 32, 64, 128, 256)  # of the slots that vLLM makes, from the one that is used here
+DEFAULT_CACHE_GIB = {True: 1.0, False: 8.0}  # of keys and values; by whether it runs on a CPU
+IN_PROCESS = {  # unless the user has set them
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+
+
+class Colocated:
+    """vLLM in this process, with room for one adapter.
+
+    Args:
+        model: a folder or a hub id.
+        dtype: of weights, cache and adapter, as torch names it: "float32", "bfloat16".
+        rank: of the adapters.
+        targets: the last parts of the names of adapted modules; others get no slots.
+        cache_gib: memory for keys and values; None: 1 on a CPU, else 8. It is given because
+            vLLM's own measurement would count the trainer's memory twice.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        dtype: str,
+        *,
+        rank: int,
+        targets: Sequence[str],
+        cache_gib: float | None = None,
+    ) -> None:
+        for name, value in IN_PROCESS.items():
+            os.environ.setdefault(name, value)
+        self._vllm: Any = importlib.import_module("vllm")
+        self._request: Any = importlib.import_module("vllm.lora.request").LoRARequest
+        on_cpu = importlib.import_module("vllm.platforms").current_platform.is_cpu()
+        self._llm: Any = self._vllm.LLM(
+            model,
+            dtype=dtype,
+            enable_lora=True,
+            max_lora_rank=slot_rank(rank),
+            max_loras=1,
+            lora_target_modules=sorted({target.rpartition(".")[2] for target in targets}),
+            logprobs_mode="processed_logprobs",
+            kv_cache_memory_bytes=int(2**30 * (cache_gib or DEFAULT_CACHE_GIB[on_cpu])),
+            max_model_len=-1,  # what the model's context and this cache allow
+            enforce_eager=on_cpu,  # elsewhere CUDA graphs, without which LoRA is many times slower
+        )
+        self._ids = count(1)
+        self._loaded: Any = None
+
+    def load(self, folder: Path) -> None:
+        """Serve the LoRA in `folder` from now on; the one before leaves the slot."""
+        if self._loaded is not None:
+            self._llm.llm_engine.remove_lora(self._loaded.lora_int_id)
+            self._loaded = None
+        adapter = self._request(folder.name, next(self._ids), str(folder))
+        if not self._llm.llm_engine.add_lora(adapter):
+            raise TinyLoraError(f"vLLM did not load the adapter in {folder}. Look at its log.")
+        self._loaded = adapter
+
+    def unload(self, folder: Path) -> None:
+        """Empty the slot, if it holds this one: `load` has emptied it of older ones."""
+        if self._loaded is not None and self._loaded.lora_name == folder.name:
+            self._llm.llm_engine.remove_lora(self._loaded.lora_int_id)
+            self._loaded = None
+
+    def generate(
+        self, prompts: Sequence[list[int]], num_samples: int, sampling: Sampling, seeds: list[int]
+    ) -> list[list[Completion]]:
+        """Completions under the adapter loaded last."""
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": prompt} for prompt in prompts],
+            [self._parameters(sampling, num_samples, seed) for seed in seeds],
+            use_tqdm=False,
+            lora_request=self._loaded,
+        )
+        ends = set(sampling.eos_token_ids)
+        return [[completion(answer, ends) for answer in output.outputs] for output in outputs]
+
+    def _parameters(self, sampling: Sampling, num_samples: int, seed: int) -> Any:
+        return self._vllm.SamplingParams(
+            n=num_samples,
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_new_tokens,
+            stop_token_ids=list(sampling.eos_token_ids),
+            seed=seed,
+            logprobs=0,  # of the drawn token alone
+            detokenize=False,
+        )
+
+    def close(self) -> None:
+        """Give its memory back."""
+        self._llm.llm_engine.engine_core.shutdown()
+        self._llm = None
+
+
+def completion(answer: Any, ends: set[int]) -> Completion:
+    """vLLM's answer as ours."""
+    if answer.finish_reason not in ("stop", "length"):
+        raise TinyLoraError(
+            f'vLLM ended a completion with "{answer.finish_reason}": it is not whole.'
+        )
+    ids = [int(token) for token in answer.token_ids]
+    values = [
+        float(place[token].logprob) for place, token in zip(answer.logprobs, ids, strict=True)
+    ]
+    return Completion(ids, values, truncated=ids[-1] not in ends)
+
+
+def slot_rank(rank: int) -> int:
+    """The smallest slot that holds a LoRA of this rank.
+
+    Raises:
+        RequestError: there is none.
+    """
+    fitting = [size for size in RANKS if size >= rank]
+    if not fitting:
+        raise RequestError(
+            f"rank = {rank}, but vLLM serves LoRA of rank {RANKS[-1]} at most. Use a smaller rank, "
+            "or rollout = transformers."
+        )
+    return fitting[0]
+
+
+def check_vllm(model: str, quantize: str, rank: int) -> None:
+    """Refuse what vLLM in this process cannot serve, before anything is loaded.
+
+    Raises:
+        RequestError: vLLM is not installed, or model and settings are nothing for it.
+    """
+    slot_rank(rank)
+    if find_spec("vllm") is None:
+        raise RequestError(
+            "rollout = vllm, but vLLM is not installed. Install the extra: pip install "
+            '"tinylora[vllm]", or give the address of a server: --rollout http://HOST:8000.'
+        )
+    if model.startswith(IN_PYTHON):
+        raise RequestError(
+            "rollout = vllm, but the model was given as an object in Python "
+            f"({model.removeprefix(IN_PYTHON)}), and vLLM loads its own copy from a folder or the "
+            "hub. Save it with save_pretrained and train that folder, or use rollout = "
+            "transformers."
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RequestError(
+            f"rollout = vllm in {os.environ['WORLD_SIZE']} processes, but vLLM in this process "
+            "joins no group of trainers. Start servers and give their addresses: "
+            "--rollout http://HOST:8000,..."
+        )
+    if quantize != "none":
+        raise RequestError(
+            f"rollout = vllm with quantize = {quantize}, but vLLM (from 0.32 on) has no "
+            "bitsandbytes layers: it would sample from the unquantised model, which is another "
+            "policy. Use rollout = transformers."
+        )

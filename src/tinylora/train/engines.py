@@ -1,0 +1,80 @@
+"""Which engine samples, opened once for a run: it outlives the adapters that it serves."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+
+from tinylora.config import TrainConfig, server_addresses
+from tinylora.models import Base
+from tinylora.models import _source as model_source
+from tinylora.policy import Policy
+from tinylora.rollout.engine import Engine
+from tinylora.rollout.lora import LoraEngine, LoraServer, version_folder
+from tinylora.rollout.transformers import TransformersEngine
+from tinylora.rollout.vllm import Colocated, check_vllm
+from tinylora.rollout.vllm_server import Replicas
+
+EngineOf = Callable[[Policy], Engine]
+
+
+@contextmanager
+def open_engine(config: TrainConfig, base: Base) -> Iterator[EngineOf]:
+    """What gives the settings' engine for a policy on `base`; inside, it may be asked twice.
+
+    Raises:
+        RequestError: the engine cannot serve this base here.
+        TinyLoraError: it does not start.
+    """
+    if config.rollout == "transformers":
+        yield TransformersEngine
+        return
+    server = _lora_server(config, base)
+    try:
+        with _serving(server, config.adapter_dir) as engine_of:
+            yield engine_of
+    finally:
+        server.close()
+
+
+def check_engine(config: TrainConfig, model: str) -> None:
+    """Refuse an engine that cannot serve this, before anything is loaded.
+
+    Raises:
+        RequestError: so it is.
+    """
+    if config.rollout == "vllm":
+        check_vllm(model, config.quantize, config.adapter.rank)
+
+
+def _lora_server(config: TrainConfig, base: Base) -> Colocated | Replicas:
+    addresses = server_addresses(config.rollout)
+    if addresses:
+        return Replicas(addresses, config.rollout_timeout_s)
+    return Colocated(
+        str(model_source(base.name)),
+        str(base.model.dtype).removeprefix("torch."),
+        rank=config.adapter.rank,
+        targets=config.adapter.targets,
+        cache_gib=config.rollout_cache_gib,
+    )
+
+
+@contextmanager
+def _serving(server: LoraServer, adapter_dir: str | None) -> Iterator[EngineOf]:
+    """Engines whose versions lie in one folder, which is gone afterwards."""
+    folder, numbers = version_folder(adapter_dir), count()
+    engines: list[LoraEngine] = []
+
+    def engine_of(policy: Policy) -> Engine:
+        for engine in engines:
+            engine.close()
+        engines.append(LoraEngine(policy, server, folder, numbers))
+        return engines[-1]
+
+    try:
+        yield engine_of
+        for engine in engines:
+            engine.close()
+    finally:
+        shutil.rmtree(folder)

@@ -1,0 +1,141 @@
+"""Proof that the policy that answers is the policy that is trained.
+
+The engine says with which log-probabilities it drew each token; the trainer computes the same of
+its own. Where they part by more than rounding, the step is not taken, and a second look says which
+policy the engine served: the trainer's log-probabilities are computed again without the adapter,
+with the numbers of the version before, and at temperature 1.
+
+It does not cover: an engine that draws from another distribution than the one whose
+log-probabilities it reports.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from tinylora.config import TrainConfig
+from tinylora.errors import TinyLoraError
+from tinylora.policy import Policy
+from tinylora.rollout.engine import Engine
+
+FP32_TOLERANCE, HALF_TOLERANCE = 0.01, 0.1
+
+Logprobs = Callable[[float], tuple[Tensor, Tensor]]
+"""Of some tokens, at this temperature: the trainer's with its present numbers, and the engine's."""
+
+
+def tolerance(policy: Policy, config: TrainConfig) -> float:
+    """The mean difference in log-probability (nats) that rounding explains."""
+    if config.rollout_tolerance is not None:
+        return config.rollout_tolerance
+    is_exact = policy.model.dtype.itemsize >= 4 and config.quantize == "none"
+    return FP32_TOLERANCE if is_exact else HALF_TOLERANCE
+
+
+def check_served(
+    policy: Policy,
+    engine: Engine,
+    config: TrainConfig,
+    trained_T: Tensor,
+    rollout_T: Tensor,
+    recompute: Logprobs,
+) -> None:
+    """Stop where the engine's log-probabilities are not those of the policy.
+
+    Args:
+        trained_T, rollout_T: the trainer's and the engine's of every token, (tokens,).
+        recompute: the same for a part of the tokens, to look for the cause.
+
+    Raises:
+        TinyLoraError: they differ by more than the tolerance, with the likely cause.
+    """
+    difference = mean_difference(trained_T, rollout_T)
+    allowed = tolerance(policy, config)
+    if difference <= allowed:
+        return
+    most = float((trained_T - rollout_T).abs().max())
+    raise TinyLoraError(
+        f"The rollout engine's log-probabilities differ from the trainer's by {difference:.2g} on "
+        f"average and {most:.2g} at most, so it samples from another policy than the one that is "
+        f"trained. {likely_cause(policy, engine, config, recompute, allowed)} The numbers are as "
+        "they were before this step; go on with --resume. If the difference is what you expect, "
+        f"raise rollout_tolerance, which is {allowed:g}."
+    )
+
+
+@torch.no_grad()
+def likely_cause(
+    policy: Policy, engine: Engine, config: TrainConfig, recompute: Logprobs, allowed: float
+) -> str:
+    """Which policy the engine served, as far as log-probabilities tell."""
+    present_T, rollout_T = recompute(config.temperature)
+    with policy.reference():
+        base_T, _ = recompute(config.temperature)
+    distances = {
+        "the present numbers": mean_difference(present_T, rollout_T),
+        "no adapter": mean_difference(base_T, rollout_T),
+    }
+    previous = getattr(engine, "previous", None)  # of engines that serve copies of the numbers
+    if previous is not None:
+        with holding(policy, previous):
+            previous_T, _ = recompute(config.temperature)
+        distances["the numbers before"] = mean_difference(previous_T, rollout_T)
+    if config.temperature != 1:
+        plain_T, _ = recompute(1.0)
+        distances["temperature 1"] = mean_difference(plain_T, rollout_T)
+    effect = mean_difference(present_T, base_T)
+    listed = ", ".join(f"{name} {value:.2g}" for name, value in distances.items())
+    return f"Likely cause: {verdict(distances, effect, allowed)} (Distances: {listed}.)"
+
+
+def verdict(distances: dict[str, float], effect: float, allowed: float) -> str:
+    """A sentence for the nearest of the policies that were tried.
+
+    Args:
+        distances: of the engine's log-probabilities from those of each policy.
+        effect: how far the adapter itself moves them.
+        allowed: what rounding explains.
+    """
+    nearest = min(distances, key=lambda name: distances[name])
+    is_explained = distances[nearest] <= allowed
+    if is_explained and nearest == "no adapter":
+        return "the adapter is not applied, the base model answers alone."
+    if is_explained and nearest == "the numbers before":
+        return (
+            "a stale version, the engine still serves the numbers of the version before (or their "
+            "keys and values from its prefix cache)."
+        )
+    if is_explained and nearest == "temperature 1":
+        return (
+            "the engine reports log-probabilities before the temperature is applied; start it with "
+            "--logprobs-mode processed_logprobs."
+        )
+    if effect <= allowed:
+        return (
+            "precision, or another base model; the adapter moves log-probabilities by "
+            f"{effect:.2g} only, so it is not about the adapter."
+        )
+    if distances["the present numbers"] < distances["no adapter"] / 2:
+        return (
+            "precision; the adapter is applied, but the engine computes in other arithmetic than "
+            "the trainer (dtype, quantisation, kernels)."
+        )
+    return "a wrong adapter (another run's, or for other modules), or another base model."
+
+
+def mean_difference(trained_T: Tensor, rollout_T: Tensor) -> float:
+    """The mean of |log p - log q| over tokens."""
+    return float((trained_T - rollout_T).abs().mean())
+
+
+@contextmanager
+def holding(policy: Policy, state: dict[str, Tensor]) -> Iterator[None]:
+    """Inside, the policy has these numbers."""
+    present = policy.state_dict()
+    policy.load_state_dict(state)
+    try:
+        yield
+    finally:
+        policy.load_state_dict(present)
