@@ -15,6 +15,7 @@ from tinylora.config import (
     combine,
     flatten,
     load_recipe,
+    server_addresses,
     settings_yaml,
     unflatten,
     with_budget,
@@ -128,6 +129,26 @@ def test_what_this_version_cannot_do_is_named(name: str, value: str, works: str)
     assert getattr(unflatten({name: works}), name) == works
     with pytest.raises(RequestError, match=f"^{name} = {value}, but it must be '{works}': "):
         unflatten({name: value})
+
+
+@pytest.mark.parametrize(
+    ("rollout", "addresses"),
+    [
+        ("transformers", []),
+        ("vllm", []),
+        ("http://a:8000", ["http://a:8000"]),
+        ("http://a:8000/, https://b.c/x", ["http://a:8000", "https://b.c/x"]),
+    ],
+)
+def test_engines_and_addresses_of_servers(rollout: str, addresses: list[str]) -> None:
+    assert unflatten({"rollout": rollout}).rollout == rollout
+    assert server_addresses(rollout) == addresses
+
+
+@pytest.mark.parametrize("rollout", ["", "vlm", "a:8000", "http://a:8000,", "http://a,vllm"])
+def test_what_is_no_engine_is_refused(rollout: str) -> None:
+    with pytest.raises(RequestError, match=f'rollout = "{rollout}" is no engine. Use transformers'):
+        unflatten({"rollout": rollout})
 
 
 def test_flags_come_before_the_recipe() -> None:

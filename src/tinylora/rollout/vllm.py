@@ -65,6 +65,9 @@ class Colocated:
             kv_cache_memory_bytes=int(2**30 * (cache_gib or DEFAULT_CACHE_GIB[on_cpu])),
             max_model_len=-1,  # what the model's context and this cache allow
             enforce_eager=on_cpu,  # elsewhere CUDA graphs, without which LoRA is many times slower
+            # On a CPU a prompt that is read in parts fails with a seed (its generator cannot be
+            # set back), so that prompts are read whole there; elsewhere vLLM decides.
+            enable_chunked_prefill=False if on_cpu else None,
         )
         self._ids = count(1)
         self._loaded: Any = None
