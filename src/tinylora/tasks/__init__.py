@@ -4,9 +4,10 @@ from pathlib import Path
 
 from tinylora.config import IN_PYTHON, nearest
 from tinylora.errors import RequestError
+from tinylora.tasks.functions import as_reward, as_row
 from tinylora.tasks.task import Problem, Task
 
-__all__ = ["Problem", "Task", "load_task"]
+__all__ = ["Problem", "Task", "as_reward", "as_row", "load_task"]
 
 KNOWN = ("pocket",)
 

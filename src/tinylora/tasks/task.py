@@ -56,3 +56,12 @@ class Task:
     label: Callable[[str], str] | None = None
     grade_many: Grade | None = None
     notes: tuple[str, ...] = ()
+
+
+def grader_of(task: Task) -> Grade:
+    """The task's own grader: of many completions at once where it has one, else one by one."""
+    return task.grade_many or (
+        lambda problems, texts: [
+            task.grade(problem.gold, text) for problem, text in zip(problems, texts, strict=True)
+        ]
+    )

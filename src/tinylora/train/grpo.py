@@ -25,7 +25,7 @@ from tinylora.config import TrainConfig
 from tinylora.errors import TinyLoraError
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Engine, Sampling
-from tinylora.tasks.task import Grade, Task
+from tinylora.tasks.task import Grade, Task, grader_of
 from tinylora.train import losses
 from tinylora.train.batching import (
     MicroBatch,
@@ -48,7 +48,6 @@ from tinylora.train.rollouts import (
     derive_seed,
     draw_problems,
     grade_groups,
-    grader_of,
     rollout_metrics,
     sample_records,
 )
@@ -62,7 +61,6 @@ __all__ = [
     "derive_seed",
     "draw_problems",
     "grade_groups",
-    "grader_of",
     "grpo_step",
     "make_optimizer",
     "train_grpo",

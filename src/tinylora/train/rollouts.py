@@ -80,15 +80,6 @@ def derive_seed(seed: int, purpose: str, number: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def grader_of(task: Task) -> Grade:
-    """The task's own grader: of many completions at once where it has one, else one by one."""
-    return task.grade_many or (
-        lambda problems, texts: [
-            task.grade(problem.gold, text) for problem, text in zip(problems, texts, strict=True)
-        ]
-    )
-
-
 def grade_groups(
     grade: Grade, problems_P: Sequence[Problem], texts_P_G: list[list[str]]
 ) -> list[list[Verdict]]:
