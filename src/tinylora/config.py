@@ -30,6 +30,7 @@ from tinylora.errors import RequestError
 SEVEN_MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ENGINES = ("transformers", "vllm")
 LAYER_BANDS = ("all", "early", "middle", "late")
+TASK_HELP = "pocket, gsm8k, math, rg:NAME, ..., data.jsonl, or my_task.py:make"
 IN_PYTHON = "python:"  # before the name of a task or a model that was given as an object
 
 
@@ -122,6 +123,29 @@ def _check_layers(layers: str) -> None:
 class TaskConfig(_Settings):
     """How a task is read, asked and graded; a `TrainConfig` has these settings too, flat."""
 
+    data: Annotated[str | None, OrNone] = Field(
+        default=None, description="a local file or folder with the task's rows (none: the hub)"
+    )
+    prompt_template: Annotated[Literal["hash", "boxed", "simplerl"] | None, OrNone] = Field(
+        default=None,
+        description="how a mathematical question is put: answer after ####, in a box, or as "
+        "SimpleRL does (none: the task's)",
+    )
+    reward_format: Literal["strict", "lenient"] = Field(
+        default="strict",
+        description="which answers count: in the format that the prompt asked for, or in any "
+        "recognised form (both are always reported)",
+    )
+    answer_format: Literal["exact", "any", "boxed", "hash"] = Field(
+        default="exact",
+        description="how rows of your own (data.jsonl) are graded: the completion is the answer, "
+        "or mathematics in any form, in a box, after ####",
+    )
+    level: Annotated[str | None, OrNone] = Field(
+        default=None,
+        description="which problems of task math to train on: 1 to 5, a range such as 3-5, "
+        "hardest, or simplerl (none: all)",
+    )
     chat_template: Literal["auto", "off"] = Field(
         default="auto",
         description="ask through the tokenizer's chat template where it has one (auto), or as "
@@ -133,6 +157,16 @@ class TaskConfig(_Settings):
         "Qwen3 (none: nothing, the template decides)",
     )
 
+    @model_validator(mode="after")
+    def _level_is_one(self) -> Self:
+        band = re.fullmatch(r"([1-5])(?:-([1-5]))?", self.level or "1")
+        if self.level in ("hardest", "simplerl") or (band and band[1] <= (band[2] or band[1])):
+            return self
+        raise ValueError(
+            f'level = "{self.level}" names no problems. Use 1 to 5, a range such as 3-5, hardest '
+            "(5), or simplerl (SimpleRL's own set)."
+        )
+
 
 class TrainConfig(TaskConfig):
     """One training run."""
@@ -142,7 +176,7 @@ class TrainConfig(TaskConfig):
         default=None, ge=1, description="how many numbers to train in all: picks u and num_groups"
     )
     model: str = Field(default="pocket", description="pocket, a local folder, or a hub id")
-    task: str = Field(default="pocket", description="pocket, data.jsonl, or my_task.py:make")
+    task: str = Field(default="pocket", description=TASK_HELP)
     method: Literal["tinylora"] = Field(
         default="tinylora", description="what is trained (so far: tinylora)"
     )

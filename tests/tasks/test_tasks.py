@@ -10,13 +10,17 @@ import pytest
 
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.tasks import Problem, load_task
+from tinylora.tasks.data import split
 from tinylora.tasks.functions import as_grade
-from tinylora.tasks.rows import split
 
 
 def write_rows(path: Path, rows: list[Any]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)
+
+
+def prompt_of(problem: Problem) -> str:
+    return problem.prompt
 
 
 def sums(count: int) -> list[dict[str, Any]]:
@@ -42,13 +46,13 @@ def test_exact_match_ignores_spaces_around(tmp_path: Path) -> None:
 
 def test_the_split_does_not_depend_on_the_order_of_rows() -> None:
     problems = [Problem(f"p{i}", "a") for i in range(50)]
-    train, test = split(problems)
-    assert split(problems[::-1]) == (train[::-1], test[::-1])
+    train, test = split(problems, prompt_of)
+    assert split(problems[::-1], prompt_of) == (train[::-1], test[::-1])
 
 
 def test_equal_prompts_stay_on_one_side() -> None:
     problems = [Problem(f"p{i % 10}", str(i)) for i in range(40)]
-    train, test = split(problems)
+    train, test = split(problems, prompt_of)
     assert not {p.prompt for p in train} & {p.prompt for p in test}
     assert (len(train), len(test)) == (36, 4)
 
@@ -105,7 +109,8 @@ def test_rows_in_another_encoding_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes('{"prompt": "é", "answer": "b"}\n'.encode("latin-1"))
     with pytest.raises(
-        RequestError, match=r"rows.jsonl is not UTF-8 \(byte 12: .*Save it as UTF-8"
+        RequestError,
+        match=r"rows.jsonl is not UTF-8 \(invalid continuation byte\). Save it as UTF-8",
     ):
         load_task(str(path))
 

@@ -21,7 +21,7 @@ def show(config: TrainConfig, resume: bool) -> None:
         RequestError: as the run itself would, for everything that shows without the weights.
     """
     quieten(config.model)
-    task = load_task(config.task)
+    task = load_task(config.task, config)
     model, tokenizer = load_skeleton(config.model), load_tokenizer(config.model)
     dtype = resolved_dtype(config.dtype, config.device)
     config = resolve_budget(config.model_copy(update={"dtype": dtype}), model)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tinylora.cli.options import parse, with_settings
-from tinylora.config import TASK_FIELDS, TaskConfig, load_recipe
+from tinylora.config import TASK_FIELDS, TASK_HELP, TaskConfig, load_recipe
 from tinylora.errors import RequestError
 
 DESCRIPTION = """How good a model or an adapter is on a task: greedy (pass@1) and sampled accuracy
@@ -60,7 +60,7 @@ class Options:
     task: Annotated[
         str | None,
         tyro.conf.arg(
-            help="pocket, data.jsonl, or my_task.py:make",
+            help=TASK_HELP,
             metavar="TEXT",
             help_behavior_hint="(default: the run's, else pocket)",
         ),

@@ -1,38 +1,58 @@
-"""From a name to a `Task`: the embedded one, rows of a file, or a user's own function."""
+"""From a name to a `Task`: a benchmark, a generator, rows of a file, or a user's own function."""
 
+from importlib import import_module
 from pathlib import Path
 
-from tinylora.config import IN_PYTHON, nearest
+from tinylora.config import IN_PYTHON, TaskConfig, nearest
 from tinylora.errors import RequestError
 from tinylora.tasks.functions import as_reward, as_row
 from tinylora.tasks.task import Problem, Task
 
 __all__ = ["Problem", "Task", "as_reward", "as_row", "load_task"]
 
-KNOWN = ("pocket",)
+MATHEMATICS = ("data", "prompt_template", "reward_format")
+READS = {  # task -> which settings it reads, beside those of the chat template
+    "pocket": (),
+    "gsm8k": MATHEMATICS,
+    "math": (*MATHEMATICS, "level"),
+    **dict.fromkeys(
+        ("math500", "minerva", "olympiadbench", "aime24", "amc23", "gaokao", "collegemath"),
+        MATHEMATICS,
+    ),
+}
+OWN_ROWS = ("answer_format", "reward_format")
+CHAT = ("chat_template", "enable_thinking")  # how any problem is put to the model
+DEFAULTS = TaskConfig()
+KINDS = "rows of your own (data.jsonl), or a function of yours (my_task.py:make)"
 
 
-def load_task(name: str) -> Task:
+def load_task(name: str, settings: TaskConfig = DEFAULTS) -> Task:
     """Find a task.
 
     Args:
-        name: `pocket`; `data.jsonl` (fields `prompt` and `answer`, exact match); or
-            `my_task.py:make`, a function without arguments that returns a `Task`.
+        name: a task of this version, such as `pocket` or `gsm8k`; `data.jsonl` (fields `prompt`
+            and `answer`); or `my_task.py:make`, a function without arguments that returns a `Task`.
+        settings: how it is read, asked and graded; a `TrainConfig` will do.
 
     Raises:
-        RequestError: there is no such task, or what is there is none.
+        RequestError: there is no such task, what is there is none, or a setting was given that
+            this task does not read.
     """
-    if name == "pocket":
-        from tinylora.pocket.task import make
-
-        return make()
+    if name in READS:
+        _refuse_unread(name, settings, READS[name])
+        home = "tinylora.pocket.task" if name == "pocket" else f"tinylora.tasks.{name}"
+        make = import_module(home).make
+        task: Task = make(settings) if READS[name] else make()
+        return task
     if name.endswith(".jsonl"):
         from tinylora.tasks.rows import load_rows
 
-        return load_rows(Path(name))
+        _refuse_unread(name, settings, OWN_ROWS)
+        return load_rows(Path(name), settings)
     if ".py:" in name:
         from tinylora.tasks.own import load_own
 
+        _refuse_unread(name, settings, ())
         return load_own(name)
     if name.startswith(IN_PYTHON):
         raise RequestError(
@@ -41,6 +61,19 @@ def load_task(name: str) -> Task:
             "in Python: tinylora.train(config, task=..., resume=True)."
         )
     raise RequestError(
-        f'task = "{name}" is no task of this version.{nearest(name, KNOWN)} '
-        "Use pocket, a file of rows (data.jsonl), or a function of yours (my_task.py:make)."
+        f'task = "{name}" is no task of this version.{nearest(name, READS)} '
+        f"Use {', '.join(READS)}, {KINDS}."
     )
+
+
+def _refuse_unread(name: str, settings: TaskConfig, read: tuple[str, ...]) -> None:
+    """A setting that the task does not read would do nothing, and nobody would notice."""
+    for setting in TaskConfig.model_fields:
+        value = getattr(settings, setting)
+        if setting not in (*read, *CHAT) and value != getattr(DEFAULTS, setting):
+            readers = ", ".join(task for task, known in READS.items() if setting in known)
+            readers = readers or "rows of your own (data.jsonl)"
+            raise RequestError(
+                f"{setting} = {value}, but task {name} does not read it: it is for {readers}. "
+                "Leave it out, or use another task."
+            )

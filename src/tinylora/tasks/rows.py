@@ -1,22 +1,21 @@
-"""A task from a JSONL file: one row a line, fields `prompt` and `answer`, graded by exact match.
+"""A task from a JSONL file: one row a line, fields `prompt` and `answer`.
 
-A tenth of the rows is held out as the test split. Which ones follows from the prompts' hashes, so
-it does not depend on the order of the rows, and equal prompts stay on one side.
+A completion is right if it is the answer, apart from spaces around it; or, with an `answer_format`,
+if the mathematics in it equals the answer's. The prompt is asked as it is: it has to say in which
+form the answer is wanted. A tenth of the rows is held out as the test split.
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
+from tinylora.config import TaskConfig
 from tinylora.errors import RequestError
 from tinylora.rewards.verdict import Verdict
+from tinylora.tasks.data import Row, read_rows, split
 from tinylora.tasks.task import Problem, Task
 
-TEST_SHARE = 0.1
 
-
-def load_rows(path: Path) -> Task:
+def load_rows(path: Path, settings: TaskConfig) -> Task:
     """The task that a JSONL file holds.
 
     Raises:
@@ -27,28 +26,20 @@ def load_rows(path: Path) -> Task:
             f"There is no task file {path}. Give the path of a JSONL file whose rows have the "
             "fields prompt and answer."
         )
-    lines = _read(path).split("\n")  # not splitlines: a text may hold U+2028
-    problems = [
-        _problem(line, f"{path}, line {number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
-    train, test = split(problems)
+    problems = [_problem(row, place) for place, row in read_rows(path)]
+    train, test = split(problems, lambda problem: problem.prompt)
     if not train or not test:
         raise RequestError(
             f"{path} has {len(train) + len(test)} different prompts, but training and test need "
             "one each. Add rows."
         )
-    return Task(path.stem, train, test, grade)
+    if settings.answer_format == "exact":
+        _refuse_lenient(settings)
+        return Task(path.stem, train, test, grade)
+    from tinylora.tasks.grading import graders
 
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RequestError(
-            f"{path} is not UTF-8 (byte {error.start}: {error.reason}). Save it as UTF-8."
-        ) from None
+    one, many = graders(settings.answer_format, settings)
+    return Task(path.stem, train, test, one, grade_many=many)
 
 
 def grade(gold: str, completion: str) -> Verdict:
@@ -56,31 +47,25 @@ def grade(gold: str, completion: str) -> Verdict:
     return Verdict(float(completion.strip() == gold.strip()))
 
 
-def split(problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
-    """Train and test problems, by the hash of the prompt; equal prompts stay together."""
-    prompts = sorted({problem.prompt for problem in problems}, key=_hash)
-    held_out = set(prompts[: max(1, round(TEST_SHARE * len(prompts)))])
-    train = [problem for problem in problems if problem.prompt not in held_out]
-    return train, [problem for problem in problems if problem.prompt in held_out]
+def _refuse_lenient(settings: TaskConfig) -> None:
+    if settings.reward_format != "strict":
+        raise RequestError(
+            f"reward_format = {settings.reward_format}, but rows that are matched exactly have no "
+            "other form. Give answer_format as well: any, boxed or hash."
+        )
 
 
-def _hash(prompt: str) -> bytes:
-    return hashlib.sha256(prompt.encode()).digest()
-
-
-def _problem(line: str, place: str) -> Problem:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RequestError(f"{place} is not JSON: {error}.") from None
-    if not isinstance(row, dict):
-        raise RequestError(f"{place} is no JSON object, but a row has fields. Write {_EXAMPLE}.")
+def _problem(row: Row, place: str) -> Problem:
     columns = dict(row)
     prompt = _text(columns.pop("prompt", None), "prompt", place)
     answer = _text(columns.pop("answer", None), "answer", place)
-    solution = columns.pop("solution", None)
+    system, solution = columns.pop("system", None), columns.pop("solution", None)
     return Problem(
-        prompt, answer, None if solution is None else _text(solution, "solution", place), columns
+        prompt,
+        answer,
+        None if solution is None else _text(solution, "solution", place),
+        columns,
+        None if system is None else _text(system, "system", place),
     )
 
 

@@ -54,7 +54,7 @@ def prepare(
     """
     if isinstance(task, str):
         config, task = config.model_copy(update={"task": task}), None
-    found = load_task(config.task) if task is None else task
+    found = load_task(config.task, config) if task is None else task
     base = _base(config, model, tokenizer)
     config = _as_loaded(config, base, task)
     config = resolve_budget(config, base.model)

@@ -1,0 +1,231 @@
+"""The rows of a task, one by one: from the hub, or from local files (`--data FILE` or a folder).
+
+Local files are JSON lines, a JSON list or Parquet, packed with gzip or not. They are read as they
+come, a row (of Parquet: a few rows) at a time, so that a file larger than memory is no obstacle.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, TypeVar
+
+from tinylora.errors import RequestError
+
+Row = dict[str, Any]
+Placed = tuple[str, Row]
+Item = TypeVar("Item")
+SUFFIXES = (".jsonl", ".json", ".parquet")
+CHUNK = 1 << 16  # characters of a JSON list that are read at once
+TEST_SHARE = 0.1
+BATCH_ROWS = 16  # rows of Parquet: those with tests weigh megabytes
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of one split are.
+
+    Args:
+        hub: the data set's id.
+        split, config: of the data set on the hub.
+        files: what local files of this split are called, the likeliest name first; each as
+            `PurePath.match` reads it, without the ending.
+        hub_file: a file of the data set, where it is not cut into splits.
+        is_huge: read it over the network row by row, in place of a copy in the hub's cache (which
+            would be found again without a network).
+    """
+
+    hub: str
+    split: str
+    files: tuple[str, ...]
+    config: str | None = None
+    hub_file: str | None = None
+    is_huge: bool = False
+
+
+def rows(source: Source, data: str | None, task: str) -> Iterator[Placed]:
+    """The rows of one split, each with the words that name it in an error.
+
+    Args:
+        data: a local file or folder; None: the hub.
+        task: the name to put into errors.
+
+    Raises:
+        RequestError: there is no such data, or a file is malformed.
+    """
+    if data is None:
+        yield from _from_hub(source, task)
+        return
+    for path in local_files(source, data, task):
+        yield from read_rows(path)
+
+
+def local_files(source: Source, data: str, task: str) -> list[Path]:
+    """The file that `data` names, or those of the folder that belong to this split.
+
+    Raises:
+        RequestError: there are none.
+    """
+    place = Path(data).expanduser()
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise RequestError(
+            f"data = {data}, but there is no such file or folder. Give a file of rows "
+            f"({', '.join(SUFFIXES)}, gzipped or not) or a folder with files of task {task}."
+        )
+    found = matching(place, source.files)
+    if not found:
+        raise RequestError(
+            f"The folder {data} holds no {source.split} rows of task {task}: none of its files is "
+            f"called {' or '.join(source.files)} ({', '.join(SUFFIXES)}, gzipped or not). Rename "
+            "one, or name the file itself: --data FILE."
+        )
+    return found
+
+
+def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    """The folder's files of the first pattern that matches any, in the order of their names.
+
+    A pattern with a leading slash matches from the folder on, others at any depth.
+    """
+    names = {}
+    for where, _, files in os.walk(folder, followlinks=True):
+        for file in files:
+            stem = _stem(file)
+            if stem is not None:
+                path = Path(where) / file
+                names[path] = PurePosixPath("/") / path.relative_to(folder).with_name(stem)
+    for pattern in patterns:
+        found = sorted(path for path, name in names.items() if name.match(pattern))
+        if found:
+            return found
+    return []
+
+
+def _stem(file: str) -> str | None:
+    """The name without `.jsonl`, `.json.gz` and the like; None for other kinds of files."""
+    name = file.removesuffix(".gz")
+    return next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), None)
+
+
+def read_rows(path: Path) -> Iterator[Placed]:
+    """The rows of one file, one after the other, each with its place.
+
+    Raises:
+        RequestError: the file is of no known kind, or malformed; the line or row is named.
+    """
+    if path.name.endswith(".parquet"):
+        yield from _parquet(path)
+        return
+    kind = path.name.removesuffix(".gz")
+    if not kind.endswith((".jsonl", ".json")):
+        raise RequestError(
+            f"{path} is of no known kind. Rows come as {', '.join(SUFFIXES)}, gzipped or not."
+        )
+    opener: Any = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8", newline="\n") as file:
+            yield from _lines(file, path) if _is_lines(file, kind) else _items(file, path)
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path} is not UTF-8 ({error.reason}). Save it as UTF-8.") from None
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise RequestError(f"{path} is no whole gzip file ({error}). Copy it again.") from None
+
+
+def _is_lines(file: IO[str], kind: str) -> bool:
+    """A `.json` file may hold lines too: a list opens with a bracket."""
+    opening = file.read(CHUNK).lstrip("\ufeff \t\r\n")[:1]
+    file.seek(0)
+    return kind.endswith(".jsonl") or opening != "["
+
+
+def _lines(file: IO[str], path: Path) -> Iterator[Placed]:
+    """Lines end where JSON lines end: U+2028 is a character like others."""
+    for number, line in enumerate(file, start=1):
+        place = f"{path}, line {number}"
+        text = line.strip("\ufeff \t\r\n")
+        try:
+            row = json.loads(text) if text else None
+        except json.JSONDecodeError as error:
+            raise RequestError(f"{place} is not JSON: {error}.") from None
+        if text:
+            yield _placed(row, place)
+
+
+def _placed(row: Any, place: str) -> Placed:
+    if not isinstance(row, dict):
+        raise RequestError(f"{place} is no JSON object, but a row has fields.")
+    return place, row
+
+
+def _items(file: IO[str], path: Path) -> Iterator[Placed]:
+    """The items of a JSON list, without the list: what is left of one chunk meets the next."""
+    decoder, text, count, is_over = json.JSONDecoder(), "", 0, False
+    while True:
+        text = text.lstrip("\ufeff \t\r\n,[" if count == 0 else " \t\r\n,")
+        if text.startswith("]"):
+            return
+        try:
+            row, end = decoder.raw_decode(text)
+        except json.JSONDecodeError as error:
+            chunk = "" if is_over else file.read(max(CHUNK, len(text)))
+            is_over = not chunk
+            if is_over:
+                raise RequestError(f"{path}, row {count + 1} is not JSON: {error}.") from None
+            text += chunk
+            continue
+        count += 1
+        yield _placed(row, f"{path}, row {count}")
+        text = text[end:]
+
+
+def _parquet(path: Path) -> Iterator[Placed]:
+    import pyarrow.parquet as parquet
+    from pyarrow import ArrowException
+
+    try:
+        batches = parquet.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS)
+        found = (row for batch in batches for row in batch.to_pylist())
+        for number, row in enumerate(found, start=1):
+            yield f"{path}, row {number}", row
+    except ArrowException as error:
+        cause = str(error).split("\n")[0]
+        raise RequestError(f"{path} cannot be read as Parquet ({cause}).") from None
+
+
+def _from_hub(source: Source, task: str) -> Iterator[Placed]:
+    from datasets import load_dataset
+
+    try:
+        data_set = load_dataset(
+            source.hub,
+            source.config,
+            data_files=None if source.hub_file is None else {source.split: source.hub_file},
+            split=source.split,
+            streaming=source.is_huge,
+        )
+        for number, row in enumerate(data_set, start=1):
+            yield f"{source.hub} ({source.split}), row {number}", row
+    except (OSError, ValueError) as error:
+        cause = str(error).strip().split("\n")[0].rstrip(".")
+        raise RequestError(
+            f"The {source.split} rows of task {task} could not be had from the hub "
+            f"({source.hub}: {cause}). Give local files: --data FILE or --data DIR."
+        ) from error
+
+
+def split(items: list[Item], text: Callable[[Item], str]) -> tuple[list[Item], list[Item]]:
+    """Train and test items: a tenth is held out, by the hash of its text, so that the order of the
+    items does not matter and equal texts stay together."""
+    texts = sorted({text(item) for item in items}, key=_hash)
+    held_out = set(texts[: max(1, round(TEST_SHARE * len(texts)))])
+    train = [item for item in items if text(item) not in held_out]
+    return train, [item for item in items if text(item) in held_out]
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,43 @@
+r"""Named templates: how a mathematical question is put to a model.
+
+`boxed` is Qwen2.5-Math's evaluation prompt (qwen25-math-cot), `simplerl` SimpleRL's (the paper's
+for MATH), `hash` asks for GSM8K's own format in verl's words. A model without a chat template reads
+the same instruction in plain text.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tinylora.tasks.task import Problem
+
+BOX = r"Please reason step by step, and put your final answer within \boxed{}."
+HASH = 'Let\'s think step by step and output the final answer after "####".'
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a question is asked.
+
+    Args:
+        answer_format: the form that the prompt asks for, as the grader calls it.
+        instruction: the sentence that says so.
+        system: the system turn; None: the model's own, if it has one.
+        after: what follows the question in the user's turn.
+    """
+
+    answer_format: Literal["boxed", "hash"]
+    instruction: str
+    system: str | None = None
+    after: str = ""
+
+    def ask(self, question: str) -> Problem:
+        """The question as a problem that has no gold answer yet."""
+        plain = f"Question: {question}\n{self.instruction}\nAnswer:"
+        return Problem(question + self.after, "", system=self.system, plain=plain)
+
+
+TEMPLATES = {
+    "hash": Template("hash", HASH, after=f" {HASH}"),
+    "boxed": Template("boxed", BOX, system=BOX),
+    "simplerl": Template("boxed", BOX, "You are a helpful assistant.", f"\n{BOX}"),
+}
