@@ -35,6 +35,8 @@ def show(config: TrainConfig, resume: bool) -> None:
     console.print(settings_yaml(config), soft_wrap=True, highlight=False, markup=False)
     console.print(module_table(maps, f"{len(maps)} modules of {config.model} matched"))
     console.print(sharing)
+    for note in task.notes:
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
     console.print(
         f"Trains {num_trainable} numbers: {num_trainable * DTYPES[config.store].itemsize} bytes in "
         f"{config.store}. Nothing was trained (--dry-run)."

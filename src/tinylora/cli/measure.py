@@ -30,6 +30,8 @@ Answers = dict[str, Evaluation]  # "greedy" and "sampled"
 def measure(options: Any) -> None:
     """Measure what the options name, print it, and write it where they say."""
     task = load_task(options.task, task_settings(options))
+    for note in task.notes:
+        Console().print(note, soft_wrap=True, highlight=False, markup=False)
     base = load_base(options)
     exam = make_exam(base, task, options)
     held: dict[str, Any] = {}

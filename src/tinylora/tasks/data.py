@@ -184,8 +184,8 @@ def _items(file: IO[str], path: Path) -> Iterator[Placed]:
 
 
 def _parquet(path: Path) -> Iterator[Placed]:
-    import pyarrow.parquet as parquet
-    from pyarrow import ArrowException
+    import pyarrow.parquet as parquet  # type: ignore[import-untyped]
+    from pyarrow import ArrowException  # type: ignore[import-untyped]
 
     try:
         batches = parquet.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS)
@@ -198,7 +198,7 @@ def _parquet(path: Path) -> Iterator[Placed]:
 
 
 def _from_hub(source: Source, task: str) -> Iterator[Placed]:
-    from datasets import load_dataset
+    from datasets import load_dataset  # type: ignore[import-untyped]
 
     try:
         data_set = load_dataset(

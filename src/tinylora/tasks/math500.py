@@ -1,5 +1,7 @@
 """MATH-500 (HuggingFaceH4/MATH-500): the 500 problems of MATH that PRM800K holds out."""
 
+from typing import Any
+
 from tinylora.config import TaskConfig
 from tinylora.tasks.data import Row, Source
 from tinylora.tasks.mathematics import Benchmark, Question, load, text_field
@@ -12,7 +14,7 @@ SOURCE = Source(
 
 def read(row: Row) -> Question:
     """`problem` and `answer`, with subject and level."""
-    columns = {name: row[name] for name in ("subject", "level") if name in row}
+    columns: dict[str, Any] = {name: row[name] for name in ("subject", "level") if name in row}
     solution = text_field(row, "solution") if "solution" in row else None
     return Question(text_field(row, "problem"), text_field(row, "answer"), solution, columns)
 

@@ -79,6 +79,8 @@ def train(
     job = prepare(config, model, tokenizer, task, reward)
     folder = new_folder(job.config, job.task.name)
     check_same_run(folder, job.config) if resume else check_free(folder)
+    for note in job.task.notes:
+        _say(console, note)
     if config.params is not None:
         console.print(_sharing(job))
     seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
