@@ -185,7 +185,7 @@ def _items(file: IO[str], path: Path) -> Iterator[Placed]:
 
 def _parquet(path: Path) -> Iterator[Placed]:
     import pyarrow.parquet as parquet  # type: ignore[import-untyped]
-    from pyarrow import ArrowException  # type: ignore[import-untyped]
+    from pyarrow import ArrowException
 
     try:
         batches = parquet.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS)
