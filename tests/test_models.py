@@ -9,11 +9,14 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tinylora.errors import RequestError
 from tinylora.models import (
+    DTYPES,
     check_context,
     encode_problem,
     from_loaded,
     load_model,
     load_skeleton,
+    load_tokenizer,
+    quantization_of,
 )
 from tinylora.tasks import Problem
 
@@ -106,3 +109,75 @@ def test_a_budget_longer_than_the_context_is_refused(tiny_folder: Path) -> None:
         RequestError, match=r"max_new_tokens = 61 after a prompt of 4 tokens.*Use max_new_tokens <="
     ):
         check_context(model, [[1] * 4, [1]], 61)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_nf4_has_double_quantisation_and_computes_in_the_dtype(dtype: str) -> None:
+    base = load_model("pocket", dtype, "cpu", "nf4")
+    layer = base.model.get_submodule("model.layers.0.mlp.down_proj")
+    state = layer.weight.quant_state
+    assert (state.quant_type, state.nested, state.blocksize) == ("nf4", True, 64)
+    assert layer.compute_dtype == base.model.dtype == DTYPES[dtype]
+    assert layer.weight.numel() == 128 * 384 // 2  # two codes a byte
+    assert type(base.model.lm_head) is torch.nn.Linear
+    assert quantization_of(base.model) == "nf4"
+
+
+def test_int8_holds_one_byte_a_weight() -> None:
+    base = load_model("pocket", "fp32", "cpu", "int8")
+    layer = base.model.get_submodule("model.layers.0.mlp.down_proj")
+    assert (layer.weight.dtype, layer.weight.shape) == (torch.int8, (128, 384))
+    assert type(base.model.lm_head) is torch.nn.Linear
+    assert quantization_of(base.model) == "int8"
+
+
+@pytest.mark.parametrize(("quantize", "least", "most"), [("nf4", 0.01, 0.3), ("int8", 0, 0.1)])
+def test_a_quantised_model_answers_nearly_as_the_plain_one(
+    quantize: str, least: float, most: float
+) -> None:
+    problem = Problem("Tom has 5 apples. Tom buys 3 more. How many apples now?", "8")
+    prompt = torch.tensor([encode_problem(load_tokenizer("pocket"), problem)])
+    with torch.no_grad():
+        plain, quantised = (
+            load_model("pocket", "fp32", "cpu", kind).model(prompt).logits.softmax(-1)
+            for kind in ("none", quantize)
+        )
+    distance = float((plain - quantised).abs().sum(-1).mean()) / 2  # total variation
+    assert least < distance < most
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "int8"])
+def test_a_model_stored_quantised_is_used_as_it_is(quantize: str, tmp_path: Path) -> None:
+    base = load_model("pocket", "fp32", "cpu", quantize)
+    base.model.save_pretrained(tmp_path)
+    base.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(
+        RequestError, match=rf"quantize = {quantize}, but .* stored quantised already, by bitsand"
+    ):
+        load_model(str(tmp_path), "fp32", "cpu", quantize)
+    again = load_model(str(tmp_path), "fp32", "cpu")
+    assert quantization_of(again.model) == "none"  # its name alone brings the codes back
+    ids = torch.arange(3, 13)[None]
+    with torch.no_grad():
+        assert torch.equal(again.model(ids).logits, base.model(ids).logits)
+
+
+def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinylora.models.find_spec", lambda name: None)
+    with pytest.raises(
+        RequestError,
+        match=r'nf4 needs bitsandbytes.*pip install "tinylora\[quantized\]"',
+    ):
+        load_model("pocket", quantize="nf4")
+    load_model("pocket")
+
+
+def test_no_cpu_packs_the_codes_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With AVX512-BF16 bitsandbytes would, at the first forward pass, and lose the gradient."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    model = load_model("pocket", "fp32", "cpu", "nf4").model
+    layer = model.get_submodule("model.layers.0.mlp.down_proj")
+    codes = layer.weight.data.clone()
+    with torch.no_grad():
+        model(torch.arange(3, 13)[None])
+    assert torch.equal(layer.weight.data, codes)

@@ -207,8 +207,10 @@ class TrainConfig(TaskConfig):
         description="a folder that trainer and vLLM servers see under the same path, for the "
         "adapters (none: /dev/shm)",
     )
-    quantize: Literal["none"] = Field(
-        default="none", description="how the base model is quantised (so far: none)"
+    quantize: Literal["none", "nf4", "int8"] = Field(
+        default="none",
+        description="how the base model is quantised while it is loaded (nf4 with double "
+        "quantisation, int8: LLM.int8; v stays fp32)",
     )
     seed: int = Field(default=0, ge=0, description="the seed of the run and of the projections P")
     steps: int = Field(default=60, ge=1, description="how many GRPO steps")

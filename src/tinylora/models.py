@@ -1,19 +1,23 @@
-"""Loading a base model: from the box, from a local folder, or from the hub.
+"""Loading a base model: from the box, from a local folder, or from the hub; quantised where asked.
 
-Not covered yet: quantised loading.
+What it does **not** do: quantise a model that is stored quantised already. That one is loaded as it
+is.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from tinylora.adapter.modules import keep_codes
 from tinylora.config import IN_PYTHON, TaskConfig
 from tinylora.errors import RequestError
 from tinylora.tasks.task import Problem
@@ -34,23 +38,34 @@ class Base:
     eos_token_ids: tuple[int, ...]
 
 
-def load_model(name: str, dtype: str = "auto", device: str = "auto") -> Base:
+def load_model(
+    name: str, dtype: str = "auto", device: str = "auto", quantize: str = "none"
+) -> Base:
     """Load a causal language model and its tokenizer, ready to answer.
 
     Args:
         name: `pocket`, a local folder, or a hub id.
         dtype: fp32, bf16, or auto: fp32 on a CPU (few CPUs compute well in bf16), bf16 on a GPU.
         device: a torch device, or auto: the GPU if there is one.
+        quantize: nf4 (with double quantisation), int8 (LLM.int8) or none. Every linear map but the
+            output head holds codes, and computes in `dtype`.
 
     Raises:
-        RequestError: the model, its tokenizer or the device is not there.
+        RequestError: the model, its tokenizer or the device is not there, or it cannot be
+            quantised so.
     """
     place, dtype = _device(device), resolved_dtype(dtype, device)
+    check_quantize(name, quantize)
     tokenizer = load_tokenizer(name)
     with _missing_is_a_request_error(name):
-        model: Any = AutoModelForCausalLM.from_pretrained(_source(name), dtype=DTYPES[dtype])
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            _source(name),
+            dtype=DTYPES[dtype],
+            device_map={"": place},
+            **_quantization(quantize, dtype),
+        )
     model.config._name_or_path = name  # what adapter files call their base
-    model = model.to(place).eval()
+    keep_codes(model.eval())
     return Base(model, tokenizer, name, _eos_token_ids(model, tokenizer))
 
 
@@ -60,6 +75,7 @@ def from_loaded(model: Any, tokenizer: Any = None) -> Base:
     Raises:
         RequestError: no tokenizer was given, and the model's name leads to none.
     """
+    keep_codes(model)
     name = model.name_or_path or IN_PYTHON + type(model).__name__
     if tokenizer is None:
         try:
@@ -70,6 +86,46 @@ def from_loaded(model: Any, tokenizer: Any = None) -> Base:
                 f'"{model.name_or_path}". Give tokenizer=.'
             ) from error
     return Base(model, tokenizer, name, _eos_token_ids(model, tokenizer))
+
+
+def check_quantize(name: str, quantize: str) -> None:
+    """Refuse a quantisation that cannot be done, before any weight is read.
+
+    Raises:
+        RequestError: bitsandbytes is not installed, or the model is stored quantised already.
+    """
+    if quantize == "none":
+        return
+    if find_spec("bitsandbytes") is None:
+        raise RequestError(
+            f"quantize = {quantize} needs bitsandbytes, which is not installed. Install it: "
+            'pip install "tinylora[quantized]".'
+        )
+    with _missing_is_a_request_error(name):
+        stored = getattr(AutoConfig.from_pretrained(_source(name)), "quantization_config", None)
+    if stored is not None:
+        method = stored.get("quant_method", "an unnamed method")
+        raise RequestError(
+            f"quantize = {quantize}, but {name} is stored quantised already, by {method}. Leave "
+            "quantize out to use it as it is, or name the model that it was made from."
+        )
+
+
+def quantization_of(model: Any) -> str:
+    """nf4 or int8 where `load_model` or transformers quantised the model so while loading it.
+
+    none where it is plain, stored quantised (its name alone brings that back), or otherwise.
+    """
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is None or quantizer.pre_quantized:
+        return "none"
+    settings = quantizer.quantization_config
+    if not isinstance(settings, BitsAndBytesConfig):
+        return "none"
+    if settings.load_in_8bit:
+        return "int8"
+    is_nf4 = settings.bnb_4bit_quant_type == "nf4" and settings.bnb_4bit_use_double_quant
+    return "nf4" if is_nf4 else "none"
 
 
 def load_tokenizer(name: str) -> Any:
@@ -186,6 +242,28 @@ def _missing_is_a_request_error(name: str) -> Iterator[None]:
             what = f"There is no folder {name}, and the hub gave no model of that name"
         cause = str(error).strip().split("\n")[0].rstrip(".")
         raise RequestError(f"{what} ({cause}). Use {EXAMPLES}.") from error
+
+
+def _quantization(quantize: str, dtype: str) -> dict[str, BitsAndBytesConfig]:
+    """What `from_pretrained` takes for it.
+
+    Nothing at all where nothing is asked: with `quantization_config=None` transformers takes the
+    codes of a model that is stored quantised for its weights.
+    """
+    if quantize == "nf4":
+        settings = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=DTYPES[dtype],
+        )
+        return {"quantization_config": settings}
+    if quantize == "int8":
+        # It says at every forward pass that it rounds the inputs to fp16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        settings = BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+        return {"quantization_config": settings}
+    return {}
 
 
 def _device(device: str) -> torch.device:

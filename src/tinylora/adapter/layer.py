@@ -35,6 +35,7 @@ from tinylora.adapter.modules import (
     LinearMap,
     clean_name,
     common_ancestor,
+    keep_codes,
     linear_maps,
     read_weight,
 )
@@ -61,6 +62,7 @@ def attach(
     """
     config = config or AdapterConfig()
     _check_bare(model)
+    keep_codes(model)
     fingerprint = take(model)
     factors = {m: _factors(m, config) for m in linear_maps(model, config.targets, config.layers)}
     left_out = [m.name for m, found in factors.items() if not found.is_defined]
@@ -281,10 +283,10 @@ class TinyLora:
 
 
 def _factors(linear: LinearMap, config: AdapterConfig) -> Factors:
-    weight = read_weight(linear)
+    place = next(linear.module.parameters(), torch.empty(0)).device
     try:
-        with without_autocast(weight.device.type):
-            return module_factors(weight, linear.name, config)
+        with without_autocast(place.type):
+            return module_factors(read_weight(linear), linear.name, config)
     except RequestError as error:
         raise RequestError(f"{linear.name}: {error}") from None
 

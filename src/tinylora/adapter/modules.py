@@ -7,8 +7,10 @@ class happens to create its attributes.
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -92,21 +94,73 @@ def read_weight(linear: LinearMap, block: int = 256) -> Tensor:
     """W as the base model computes with it, (d_out, d_in).
 
     A plain weight is returned as it is. Any other layer (quantised, wrapped) is read through its
-    own output on unit vectors, f(e_j) - f(0), so that no backend needs code of its own.
+    own output on unit vectors, f(e_j) - f(0), `block` of them at a time, so that no backend needs
+    code of its own. Its bias rests meanwhile: in half precision w + b would be rounded.
     """
     if linear.is_plain:
         return linear.weight()
-    parameter = next(linear.module.parameters(), torch.empty(0))
-    dtype = parameter.dtype if parameter.dtype in PLAIN_DTYPES else torch.float32
-    places = torch.arange(linear.d_in, device=parameter.device)
-    with torch.no_grad():
-        bias = linear.module(torch.zeros(1, linear.d_in, dtype=dtype, device=parameter.device))
-        columns = [
-            linear.module(F.one_hot(part, linear.d_in).to(dtype)) - bias
-            for part in torch.split(places, block)
-        ]
-    weight: Tensor = torch.cat(columns).mT
+    dtype, device = input_kind(linear)
+    zeros = torch.zeros(1, linear.d_in, dtype=dtype, device=device)
+    with torch.no_grad(), _without_bias(linear.module):
+        offset: Tensor = linear.module(zeros)
+        weight = offset.new_empty(linear.d_out, linear.d_in)
+        for places in torch.split(torch.arange(linear.d_in, device=device), block):
+            columns = linear.module(F.one_hot(places, linear.d_in).to(dtype)) - offset
+            weight[:, places] = columns.mT
     return weight
+
+
+def input_kind(linear: LinearMap) -> tuple[torch.dtype, torch.device]:
+    """What a layer that is not plain takes: its own dtype, or fp32 where it holds integers."""
+    floats = (buffer for buffer in linear.module.buffers() if buffer.dtype in PLAIN_DTYPES)
+    held: Tensor = [*linear.module.parameters(), *floats, torch.empty(0)][0]
+    return held.dtype if held.dtype in PLAIN_DTYPES else torch.float32, held.device
+
+
+def passes_gradient(linear: LinearMap) -> bool:
+    """Whether the layer's backward pass is that of its map: <y, y> = <x, W^T y> for y = W x.
+
+    Kernels for inference alone hand back nothing, or something else, without a word.
+    """
+    if linear.is_plain:
+        return True
+    dtype, device = input_kind(linear)
+    x = torch.randn(1, linear.d_in, generator=torch.Generator().manual_seed(0))
+    x = x.to(device, dtype).requires_grad_()
+    with torch.enable_grad(), _without_bias(linear.module):
+        y = linear.module(x)
+        if not y.requires_grad:
+            return False
+        (gradient,) = torch.autograd.grad(y, x, y.detach(), materialize_grads=True)
+    forward, backward = y.detach().double().square().sum(), (x.detach() * gradient).double().sum()
+    return bool((forward - backward).abs() <= 0.1 * forward)  # int8 rounds the inputs too
+
+
+def keep_codes(model: nn.Module) -> None:
+    """Stop 4-bit layers from packing their weights anew at the first forward pass on some CPUs.
+
+    bitsandbytes does it where the CPU has AVX512-BF16, for a kernel that computes in bf16 whatever
+    was asked for, and through which no gradient goes back.
+    """
+    for module in model.modules():
+        if "support_avx512bf16_for_cpu" in vars(module):
+            vars(module)["support_avx512bf16_for_cpu"] = False
+
+
+@contextmanager
+def _without_bias(module: nn.Module) -> Iterator[None]:
+    """Inside, the bias of the module, and of one that it wraps, is zero."""
+    places: list[dict[str, Any]] = [
+        held for part in module.modules() for held in (part._parameters, part._buffers)
+    ]
+    biases = [(held, held["bias"]) for held in places if held.get("bias") is not None]
+    for held, bias in biases:
+        held["bias"] = torch.zeros_like(bias)
+    try:
+        yield
+    finally:
+        for held, bias in biases:
+            held["bias"] = bias
 
 
 def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

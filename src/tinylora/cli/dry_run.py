@@ -7,7 +7,13 @@ from rich.console import Console
 from tinylora.adapter.files import DTYPES
 from tinylora.cli.quiet import quieten
 from tinylora.config import TrainConfig, settings_yaml
-from tinylora.models import encode_problem, load_skeleton, load_tokenizer, resolved_dtype
+from tinylora.models import (
+    check_quantize,
+    encode_problem,
+    load_skeleton,
+    load_tokenizer,
+    resolved_dtype,
+)
 from tinylora.tasks import load_task
 from tinylora.train.folder import check_free, check_same_run, new_folder
 from tinylora.train.prepare import check_request, resolve_budget
@@ -22,6 +28,7 @@ def show(config: TrainConfig, resume: bool) -> None:
     """
     quieten(config.model)
     task = load_task(config.task, config)
+    check_quantize(config.model, config.quantize)
     model, tokenizer = load_skeleton(config.model), load_tokenizer(config.model)
     dtype = resolved_dtype(config.dtype, config.device)
     config = resolve_budget(config.model_copy(update={"dtype": dtype}), model)

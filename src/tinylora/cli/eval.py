@@ -25,6 +25,7 @@ RECORDED = {  # option -> the setting of a run that it repeats
     "max_new_tokens": "max_new_tokens",
     "seed": "seed",
     "dtype": "dtype",
+    "quantize": "quantize",
 }
 CHAT_FIELDS = ("chat_template", "enable_thinking")  # they belong to the model
 DEFAULTS = {
@@ -34,6 +35,7 @@ DEFAULTS = {
     "temperature": 1.0,
     "seed": 0,
     "dtype": "auto",
+    "quantize": "none",
 }
 
 
@@ -114,6 +116,14 @@ class Options:
             help="precision of the base model",
             metavar="auto|fp32|bf16",
             help_behavior_hint="(default: the run's, else auto)",
+        ),
+    ] = None
+    quantize: Annotated[
+        Literal["none", "nf4", "int8"] | None,
+        tyro.conf.arg(
+            help="how the base model is quantised",
+            metavar="none|nf4|int8",
+            help_behavior_hint="(default: the run's, else none)",
         ),
     ] = None
     device: Annotated[

@@ -92,7 +92,7 @@ def load_base(options: Any) -> Base:
     name = options.model or next(iter(named.values()), "") or "pocket"
     quieten(name)
     try:
-        return load_model(name, options.dtype, options.device)
+        return load_model(name, options.dtype, options.device, options.quantize)
     except RequestError as error:
         if not named:
             raise

@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from tinylora.adapter.modules import LinearMap, linear_maps
+from tinylora.adapter.modules import LinearMap, linear_maps, passes_gradient
 from tinylora.adapter.sharing import assign_groups, budget
 from tinylora.config import IN_PYTHON, TrainConfig, default_rate, with_budget
 from tinylora.errors import RequestError
 from tinylora.evaluate import Exam, text_of
-from tinylora.models import DTYPES, Base, check_context, from_loaded, load_model
+from tinylora.models import (
+    DTYPES,
+    Base,
+    check_context,
+    from_loaded,
+    load_model,
+    quantization_of,
+)
 from tinylora.rollout.transformers import evaluation_mode, refuse_recurrent
 from tinylora.tasks import load_task
 from tinylora.tasks.functions import RewardFunction, as_grade
@@ -23,7 +30,6 @@ from tinylora.train.engines import check_engine
 from tinylora.train.metrics import missing_tracker
 from tinylora.train.rollouts import Text, draw_problems
 
-LOADERS = {"none": load_model}  # by `quantize`
 MOST_PROMPTS = 10_000  # more training problems than that are not all encoded before the run,
 FIRST_PROMPTS = 1_000  # but as many as are drawn first
 
@@ -59,8 +65,9 @@ def prepare(
     config = _as_loaded(config, base, task)
     config = resolve_budget(config, base.model)
     text = text_of(base, config)
-    check_request(config, found, base.model, text.encode)
+    maps = check_request(config, found, base.model, text.encode)
     with evaluation_mode(base.model):
+        _check_gradient(maps)
         check_model(base.model)
     grade = None if reward is None else as_grade(reward, _tokenize(base))
     return Job(config, base, found, text, make_exam(config, found, text, grade), grade)
@@ -111,14 +118,22 @@ def check_request(
 
 def _base(config: TrainConfig, model: Any, tokenizer: Any) -> Base:
     if model is None or isinstance(model, str):
-        return LOADERS[config.quantize](model or config.model, config.dtype, config.device)
+        name = model or config.model
+        return load_model(name, config.dtype, config.device, config.quantize)
+    if config.quantize not in ("none", quantization_of(model)):
+        raise RequestError(
+            f"quantize = {config.quantize}, but the {type(model).__name__} that was given is "
+            "loaded already, and not so. Give its name, or load it by "
+            f'tinylora.models.load_model(name, quantize="{config.quantize}").'
+        )
     return from_loaded(model, tokenizer)
 
 
 def _as_loaded(config: TrainConfig, base: Base, task: Task | None) -> TrainConfig:
     """The settings with what was loaded in place of what was asked for."""
     dtype = next((name for name, kind in DTYPES.items() if kind == base.model.dtype), config.dtype)
-    loaded: dict[str, Any] = {"model": base.name, "dtype": dtype}
+    quantize = quantization_of(base.model)
+    loaded: dict[str, Any] = {"model": base.name, "dtype": dtype, "quantize": quantize}
     if task is not None:
         loaded["task"] = IN_PYTHON + task.name
     if "learning_rate" not in config.model_fields_set:
@@ -143,6 +158,18 @@ def _check_rank(maps: Sequence[LinearMap], rank: int) -> None:
             f"{min(least.d_out, least.d_in)} singular directions. Use a smaller rank, or leave "
             "such modules out of targets."
         )
+
+
+def _check_gradient(maps: Sequence[LinearMap]) -> None:
+    """One map of each kind of layer is enough."""
+    for linear in {type(linear.module): linear for linear in maps}.values():
+        if not passes_gradient(linear):
+            raise RequestError(
+                f"{linear.name} is a {type(linear.module).__name__} whose backward pass does not "
+                "give the gradient of what it computes: its kernel is for inference, and training "
+                "would be blind. Load the model anew (bitsandbytes packs 4-bit weights for such a "
+                "kernel at a first forward pass on some CPUs), or quantise it otherwise."
+            )
 
 
 def _first_problems(config: TrainConfig, task: Task) -> Sequence[Problem]:
