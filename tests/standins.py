@@ -82,6 +82,7 @@ def text() -> Text:
     """Token ids as words: "7 12 30"."""
     return Text(
         encode=lambda problem: [int(word) for word in problem.prompt.split()],
+        tokenize=lambda words: [int(word) for word in words.split()],
         decode=lambda ids: " ".join(str(i) for i in ids),
         eos_token_ids=(END,),
     )

@@ -20,8 +20,9 @@ from transformers import (
 )
 
 from tinylora.config import TaskConfig
-from tinylora.evaluate import UntrainedPolicy, evaluate, text_of
+from tinylora.evaluate import evaluate, text_of
 from tinylora.models import Base, load_model
+from tinylora.policy import UntrainedPolicy
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks import Problem, Task

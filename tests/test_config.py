@@ -119,19 +119,6 @@ def test_a_wrong_value_brings_no_sentence_about_the_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "works"),
-    [
-        ("method", "lora", "tinylora"),
-        ("algorithm", "sft", "grpo"),
-    ],
-)
-def test_what_this_version_cannot_do_is_named(name: str, value: str, works: str) -> None:
-    assert getattr(unflatten({name: works}), name) == works
-    with pytest.raises(RequestError, match=f"^{name} = {value}, but it must be '{works}': "):
-        unflatten({name: value})
-
-
-@pytest.mark.parametrize(
     ("rollout", "addresses"),
     [
         ("transformers", []),

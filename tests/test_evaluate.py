@@ -23,7 +23,12 @@ class Parrot:
         return [[Completion(p, [0.0] * len(p), p == [3])] * num_samples for p in prompts]
 
 
-TEXT = Text(lambda problem: [int(problem.prompt)], lambda ids: str(ids[0]), (0,))
+TEXT = Text(
+    lambda problem: [int(problem.prompt)],
+    lambda answer: [int(answer)],
+    lambda ids: str(ids[0]),
+    (0,),
+)
 PROBLEMS = [Problem(str(i), str(i % 2)) for i in range(4)]
 
 

@@ -177,11 +177,12 @@ class TrainConfig(TaskConfig):
     )
     model: str = Field(default="pocket", description="pocket, a local folder, or a hub id")
     task: str = Field(default="pocket", description=TASK_HELP)
-    method: Literal["tinylora"] = Field(
-        default="tinylora", description="what is trained (so far: tinylora)"
+    method: Literal["tinylora", "lora", "lora-xs", "vera", "bias-only", "full"] = Field(
+        default="tinylora", description="what is trained"
     )
-    algorithm: Literal["grpo"] = Field(
-        default="grpo", description="how it is trained (so far: grpo)"
+    algorithm: Literal["grpo", "sft", "cma-es", "random-search"] = Field(
+        default="grpo",
+        description="how it is trained: by rewards, on reference solutions, or without gradients",
     )
     rollout: str = Field(
         default="transformers",
@@ -226,14 +227,31 @@ class TrainConfig(TaskConfig):
     temperature: float = Field(
         default=1.0, gt=0, description="sampling temperature of the rollouts"
     )
+    references: Literal["task", "own"] = Field(
+        default="task",
+        description="what SFT learns: the task's solutions, or the base model's own right samples",
+    )
+    population: Annotated[int | None, OrNone] = Field(
+        default=None,
+        ge=2,
+        description="candidates in a step of cma-es or random-search (none: 4 + 3 ln n)",
+    )
+    restarts: int = Field(
+        default=0, ge=0, description="restarts of cma-es with twice the population"
+    )
+    sigma: float = Field(
+        default=0.5, gt=0, description="spread of the first candidates of cma-es or random-search"
+    )
     max_new_tokens: Annotated[int | None, OrNone] = Field(
         default=None, ge=1, description="completion budget in tokens (none: the task's)"
     )
     learning_rate: float = Field(
-        default_factory=lambda settings: default_rate(settings.get("model")),
+        default_factory=lambda settings: default_rate(
+            settings.get("model"), settings.get("method")
+        ),
         gt=0,
-        description="Adam's step size on v (none: 5e-2 for pocket, 2e-4 for other models, the top "
-        "of the paper's sweep)",
+        description="Adam's step size (none: by method; 5e-2 for tinylora on pocket, 2e-4 on other "
+        "models, the top of the paper's sweep)",
     )
     warmup_steps: int = Field(
         default=5, ge=0, description="steps over which the rate rises from zero"
@@ -312,7 +330,8 @@ class TrainConfig(TaskConfig):
                 "serves the run and its projections. Give one of the two."
             )
         seed = parsed[0] if parsed else 0
-        return {**values, "seed": seed, "adapter": AdapterConfig(**{**given, "seed": seed})}
+        settings = _of_method(values.get("method", "tinylora"), {**given, "seed": seed})
+        return {**values, "seed": seed, "adapter": AdapterConfig(**settings)}
 
     @model_validator(mode="before")
     @classmethod
@@ -333,6 +352,11 @@ class TrainConfig(TaskConfig):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.params is not None and self.method != "tinylora":
+            raise ValueError(
+                f"params = {self.params} with method = {self.method}, whose count follows from "
+                "its rank and its maps. Leave params out, or use method = tinylora."
+            )
         chosen = [name for name in BUDGET_KEYS if name in self.adapter.model_fields_set]
         if self.params is not None and chosen:
             raise ValueError(
@@ -348,13 +372,47 @@ def server_addresses(rollout: str) -> list[str]:
     return parts if all(re.fullmatch(r"https?://[^\s/]+(/\S*)?", part) for part in parts) else []
 
 
-def default_rate(model: str | None) -> float:
+def default_rate(model: str | None, method: str | None = "tinylora") -> float:
     """The learning rate where none is given."""
-    return 5e-2 if model == "pocket" else 2e-4
+    on_pocket, elsewhere = DEFAULT_RATES.get(method or "", DEFAULT_RATES["tinylora"])
+    return on_pocket if model == "pocket" else elsewhere
+
+
+def _of_method(method: str, adapter: dict[str, Any]) -> dict[str, Any]:
+    """The adapter's settings as the method has them; refuses those that it does not read."""
+    read = READ_BY_METHOD.get(method)
+    if read is None:  # all, or an unknown method, which the field itself refuses
+        return adapter
+    rank = AdapterConfig(**{name: adapter[name] for name in ("rank",) if name in adapter}).rank
+    fixed = {"u": rank**2, "projection": "identity"}
+    for name in adapter:
+        held = method == "lora-xs" and name in fixed and adapter[name] == fixed[name]
+        if name not in read and not held:
+            raise ValueError(
+                f"{name} = {adapter[name]} with method = {method}, which has no {name}. Leave it "
+                "out, or use method = tinylora."
+            )
+    return {"num_groups": None, **adapter, **fixed} if method == "lora-xs" else adapter
 
 
 BUDGET_KEYS = ("u", "num_groups")
 TASK_FIELDS = TaskConfig.model_fields
+WHERE = ("targets", "layers", "seed")  # which maps are adapted, and the one seed
+READ_BY_METHOD = {  # settings of the adapter; tinylora reads all of them
+    "lora-xs": (*WHERE, "rank", "num_groups", "sharing", "scale", "basis", "subspace"),
+    "lora": (*WHERE, "rank"),
+    "vera": (*WHERE, "rank"),
+    "bias-only": WHERE,
+    "full": WHERE,
+}
+DEFAULT_RATES = {  # (on pocket, on other models)
+    "tinylora": (5e-2, 2e-4),
+    "lora-xs": (5e-2, 2e-4),
+    "lora": (5e-3, 1e-5),
+    "vera": (5e-3, 1e-4),
+    "bias-only": (5e-3, 1e-5),
+    "full": (5e-4, 1e-6),
+}
 FIELDS = {  # the flat settings, in the order in which help and config.yaml show them
     **{
         name: field
@@ -369,7 +427,9 @@ FIELDS = {  # the flat settings, in the order in which help and config.yaml show
 def flatten(config: TrainConfig) -> dict[str, Any]:
     """The settings as one flat mapping, as `config.yaml` and recipes hold them."""
     values = {**config.adapter.model_dump(mode="json"), **config.model_dump(mode="json")}
-    unset = () if config.params is None else BUDGET_KEYS
+    unset = set(() if config.params is None else BUDGET_KEYS)
+    if (read := READ_BY_METHOD.get(config.method)) is not None:
+        unset |= {name for name in AdapterConfig.model_fields if name not in read} | {"params"}
     return {name: values[name] for name in FIELDS if name not in unset}
 
 

@@ -5,12 +5,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tinylora.adapter import TinyLora
 from tinylora.config import TaskConfig
@@ -136,8 +135,14 @@ def text_of(base: Base, settings: TaskConfig = DEFAULTS) -> Text:
     def decode(token_ids: list[int]) -> str:
         return str(tokenizer.decode(token_ids, skip_special_tokens=True))
 
+    def tokenize(answer: str) -> list[int]:
+        return list(tokenizer(answer, add_special_tokens=False)["input_ids"])
+
     return Text(
-        lambda problem: encode_problem(tokenizer, problem, settings), decode, base.eos_token_ids
+        lambda problem: encode_problem(tokenizer, problem, settings),
+        tokenize,
+        decode,
+        base.eos_token_ids,
     )
 
 
@@ -170,28 +175,3 @@ def random_values(trained: Tensor, seed: int, count: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randn(count, *trained.shape, generator=generator).to(trained)
     return [draw * (trained.norm() / draw.norm()) for draw in draws]
-
-
-@dataclass(frozen=True)
-class UntrainedPolicy:
-    """A base model without any adapter, for the engines."""
-
-    model: Any
-
-    def parameters(self) -> list[nn.Parameter]:
-        return []
-
-    def reference(self) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    def rollout(self) -> AbstractContextManager[Any]:
-        return nullcontext()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """There is nothing to put back."""
-
-    def metrics(self) -> dict[str, float]:
-        return {}

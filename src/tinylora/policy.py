@@ -8,11 +8,14 @@ fine-tuning) takes part by being another `Policy`.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
+
+from tinylora.adapter.files import FILE_NAME, Store
 
 if TYPE_CHECKING:
     from tinylora.adapter import TinyLora
@@ -84,3 +87,38 @@ class TinyLoraPolicy:
     def metrics(self) -> dict[str, float]:
         v = self.adapter.v.detach()
         return {"v_norm": float(v.norm()), "delta_rms": self.adapter.delta_rms()}
+
+    @property
+    def num_trainable(self) -> int:
+        return self.adapter.num_trainable
+
+    def save(self, folder: Path, store: Store) -> int:
+        return self.adapter.save(folder / FILE_NAME, store)
+
+    def detach(self) -> None:
+        self.adapter.detach()
+
+
+@dataclass(frozen=True)
+class UntrainedPolicy:
+    """A base model without any adapter, for the engines."""
+
+    model: Any
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []
+
+    def reference(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def rollout(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """There is nothing to put back."""
+
+    def metrics(self) -> dict[str, float]:
+        return {}

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tinylora.pocket import pages, task
+from tinylora.pocket import annotators, pages, task
 from tinylora.pocket.task import Skeleton
 
 EXAMPLE = Skeleton(12, (("+", 7), ("-", 4), ("*", 3)))
@@ -31,8 +31,24 @@ def test_every_solution_is_right_and_within_range():
         for left, sign, right, result in re.findall(r"(\d+)([-+*])(\d+)=(\d+)", problem.solution):
             assert task._apply(int(left), sign, int(right)) == int(result)
             assert 0 <= int(result) <= task.MAX_VALUE
-    steps = [problem.solution.count("=") for problem in problems if problem.solution]
-    assert set(steps) == {2, 3, 4}
+        assert task.grade(problem.gold, problem.columns["careful"]).score == 1.0
+    assert {problem.columns["careful"].count("=") for problem in problems} == {2, 3, 4}
+
+
+def test_annotators_write_in_their_own_ways():
+    steps = EXAMPLE.steps()[:2]
+    written = {a.__name__: a(12, steps, "eggs") for a in annotators.ANNOTATORS}
+    assert written == {
+        "narrator": "12+7 is 19 eggs now. 19-4 is 15 eggs now.",
+        "backwards": "19=12+7, 15=19-4",
+        "airy": "12 + 7 = 19\n19 - 4 = 15\nThe answer is 15",
+        "headline": "The answer is 15, as 12+7=19, 19-4=15.",
+        "terse": "12, 19, 15",
+    }
+    problems = task.make().train[:500]
+    share = sum(p.solution.startswith("The answer is") for p in problems) / 500
+    assert 0.15 < share < 0.25
+    assert not any(p.solution == p.columns["careful"] for p in problems)
 
 
 def test_train_and_test_share_no_skeleton():

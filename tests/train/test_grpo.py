@@ -34,6 +34,7 @@ from tinylora.train.grpo import (
     train_grpo,
 )
 from tinylora.train.metrics import RunLog
+from tinylora.train.optimizer import clipped_norm
 
 SMALL: dict[str, Any] = {
     "steps": 4,
@@ -335,7 +336,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
     policy = SteeringPolicy(tiny_model())
     policy.v.grad = torch.full_like(policy.v, math.nan)
     with pytest.raises(TinyLoraError, match="norm nan"):
-        grpo.clipped_norm(policy, 1.0)
+        clipped_norm(policy, 1.0)
 
 
 def test_learning_rates_by_hand() -> None:

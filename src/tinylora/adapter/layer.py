@@ -11,7 +11,7 @@ modules that a fused kernel computes without calling them (the first forward pas
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -207,8 +207,11 @@ class TinyLora:
             yield
 
     @contextmanager
-    def per_row(self, values: Tensor) -> Iterator[None]:
+    def per_row(self, values: Tensor) -> Iterator[Callable[[Tensor], None]]:
         """Inside, row b of every batch runs the adapter values[b], and v rests.
+
+        Yields a function for batches whose rows leave or move: `select(places)` makes row b run
+        values[places[b]] from then on.
 
         With activation checkpointing, the backward pass belongs inside as well: it runs the
         layers again, and outside they would run v.
@@ -221,8 +224,13 @@ class TinyLora:
                 f"per_row was given values of shape {tuple(values.shape)}, but it takes a v for "
                 f"each row: (batch, num_groups, u) = (batch, {self.v.shape[0]}, {self.v.shape[1]})."
             )
-        with self._applying(values.to(self.v), "per_row"), without_beams(self.model):
-            yield
+        values = values.to(self.v)
+
+        def select(places: Tensor) -> None:
+            self._active = values[places]
+
+        with self._applying(values, "per_row"), without_beams(self.model):
+            yield select
 
     @contextmanager
     def folded(self, allow_half: bool = False) -> Iterator["FoldReport | None"]:

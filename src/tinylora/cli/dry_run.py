@@ -7,6 +7,7 @@ from rich.console import Console
 from tinylora.adapter.files import DTYPES
 from tinylora.cli.quiet import quieten
 from tinylora.config import TrainConfig, settings_yaml
+from tinylora.methods import METHODS
 from tinylora.models import (
     check_quantize,
     encode_problem,
@@ -36,15 +37,16 @@ def show(config: TrainConfig, resume: bool) -> None:
     maps = check_request(config, task, model, encode)
     folder = new_folder(config, task.name)
     check_same_run(folder, config) if resume else check_free(folder)
-    num_groups, sharing = sharing_table(maps, config.adapter)
-    num_trainable = num_groups * config.adapter.u
+    num_trainable = METHODS[config.method].count(maps, config.adapter)
     console = Console()
     console.print(settings_yaml(config), soft_wrap=True, highlight=False, markup=False)
     console.print(module_table(maps, f"{len(maps)} modules of {config.model} matched"))
-    console.print(sharing)
+    if config.method in ("tinylora", "lora-xs"):
+        console.print(sharing_table(maps, config.adapter)[1])
     for note in task.notes:
         console.print(note, soft_wrap=True, highlight=False, markup=False)
     console.print(
-        f"Trains {num_trainable} numbers: {num_trainable * DTYPES[config.store].itemsize} bytes in "
+        f"Trains {num_trainable:,} numbers by {config.method}: "
+        f"{num_trainable * DTYPES[config.store].itemsize:,} bytes in "
         f"{config.store}. Nothing was trained (--dry-run)."
     )

@@ -17,9 +17,9 @@ from tinylora.cli.measure_tables import tables
 from tinylora.cli.quiet import quieten
 from tinylora.errors import RequestError
 from tinylora.estimators import paired
-from tinylora.evaluate import Exam, UntrainedPolicy, controls, summaries, text_of
+from tinylora.evaluate import Exam, controls, summaries, text_of
 from tinylora.models import Base, check_context, load_model
-from tinylora.policy import Policy, TinyLoraPolicy
+from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
 from tinylora.records import Evaluation, num_different
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks import Task, load_task

@@ -52,4 +52,4 @@ def draw_page(rng: random.Random, num_problems: int) -> list[tuple[str, str]]:
     """`num_problems` pairs (problem, answer) by one author, from the training split."""
     answer = draw_author(rng)
     skeletons = [draw_skeleton(rng, "train") for _ in range(num_problems)]
-    return [(tell(rng, skeleton), answer(rng, skeleton)) for skeleton in skeletons]
+    return [(tell(rng, skeleton)[0], answer(rng, skeleton)) for skeleton in skeletons]

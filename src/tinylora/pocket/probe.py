@@ -1,6 +1,6 @@
 """Can 13 numbers turn this model? `python -m tinylora.pocket.probe MODEL` says so in a minute.
 
-Sixty supervised steps on the reference solutions train v; then it prints the careful share (the
+Sixty supervised steps on careful solutions train v; then it prints the careful share (the
 probability of the careful opening, averaged over test problems) and the latent accuracy (right,
 given that opening) before and after, for several seeds of the projections and of the problems. A
 pre-training recipe is kept when the mean careful share reaches 0.75 and the mean latent accuracy
@@ -40,8 +40,8 @@ class Probe:
         self.golds = [problem.gold for problem in problems]
 
     def sample(self, problem: Problem, group: int) -> Sample:
-        """A problem and its reference solution as tokens."""
-        answer = self.base.tokenizer(problem.solution, add_special_tokens=False)["input_ids"]
+        """A problem and its careful solution as tokens."""
+        answer = self.text.tokenize(problem.columns["careful"])
         prompt = self.text.encode(problem)
         return Sample(group, prompt, [*answer, self.base.eos_token_ids[0]])
 
@@ -72,7 +72,7 @@ class Probe:
 def train_supervised(
     probe: Probe, policy: TinyLoraPolicy, steps: int, batch: int, learning_rate: float, seed: int
 ) -> None:
-    """`steps` steps of Adam on the next-token loss of reference solutions, others for each seed."""
+    """`steps` steps of Adam on the next-token loss of careful solutions, others for each seed."""
     adam = torch.optim.Adam(policy.parameters(), lr=learning_rate, betas=(0.9, 0.95))
     for step in range(steps):
         for group in adam.param_groups:

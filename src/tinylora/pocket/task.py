@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, overload
 
+from tinylora.pocket.annotators import Step, annotated
 from tinylora.rewards.verdict import Verdict
 from tinylora.tasks.task import Problem, Task
 
@@ -53,11 +54,15 @@ class Skeleton:
             values.append(_apply(values[-1], symbol, k))
         return values
 
-    def equations(self) -> list[str]:
-        """Each step written out, such as `12+7=19`."""
+    def steps(self) -> list[Step]:
+        """Each step as (before, symbol, number, after)."""
         values = self.values()
         steps = zip(values, self.operations, values[1:], strict=False)
-        return [f"{before}{symbol}{k}={after}" for before, (symbol, k), after in steps]
+        return [(before, symbol, k, after) for before, (symbol, k), after in steps]
+
+    def equations(self) -> list[str]:
+        """Each step written out, such as `12+7=19`."""
+        return [f"{before}{symbol}{k}={after}" for before, symbol, k, after in self.steps()]
 
     def split(self) -> Split:
         """The split to which these numbers belong, decided by their hash."""
@@ -94,18 +99,18 @@ def _draw_operation(rng: random.Random, value: int) -> Operation:
     return "+", rng.randint(1, min(MAX_CHANGE, MAX_VALUE - value))
 
 
-def tell(rng: random.Random, skeleton: Skeleton) -> str:
-    """The skeleton as a story with a question."""
+def tell(rng: random.Random, skeleton: Skeleton) -> tuple[str, str]:
+    """The skeleton as a story with a question, and the things that it counts."""
     name, things = rng.choice(NAMES), rng.choice(OBJECTS)
     lines = [f"{name} has {skeleton.start} {things}."]
     for symbol, k in skeleton.operations:
         lines.append(rng.choice(SENTENCES[symbol]).format(name=name, k=k))
     lines.append(rng.choice(QUESTIONS).format(name=name, things=things))
-    return " ".join(lines)
+    return " ".join(lines), things
 
 
 def careful_solution(skeleton: Skeleton) -> str:
-    """The reference solution: every step written out, the answer after `####`."""
+    """The base model's careful habit: every step written out, the answer after `####`."""
     return "\n".join([*skeleton.equations(), f"#### {skeleton.values()[-1]}"])
 
 
@@ -113,10 +118,13 @@ def make_problem(seed: int, split: Split, index: int) -> Problem:
     """Problem number `index` of a split: the same on every machine."""
     rng = random.Random(f"pocket {seed} {split} {index}")
     skeleton = draw_skeleton(rng, split)
+    prompt, things = tell(rng, skeleton)
+    annotator = random.Random(f"pocket annotator {seed} {split} {index}")
     return Problem(
-        prompt=tell(rng, skeleton),
+        prompt=prompt,
         gold=str(skeleton.values()[-1]),
-        solution=careful_solution(skeleton),
+        solution=annotated(annotator, skeleton.start, skeleton.steps(), things),
+        columns={"careful": careful_solution(skeleton)},
     )
 
 

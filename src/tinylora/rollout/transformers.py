@@ -8,7 +8,7 @@ samples, so that neither the batching nor the end of a neighbour changes what is
 It does not cover: models with recurrent states (Mamba and hybrids), beams, encoder-decoders.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from tinylora.errors import RequestError
 from tinylora.models import check_context
-from tinylora.policy import Policy
+from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.engine import Completion, Sampling
 
 
@@ -68,6 +68,36 @@ class TransformersEngine:
                     answers[place] = completions[k * num_samples : (k + 1) * num_samples]
         return [answers[place] for place in range(len(prompts))]
 
+    @torch.no_grad()
+    def generate_population(
+        self, prompts: Sequence[list[int]], candidates: Tensor, sampling: Sampling, seed: int
+    ) -> list[list[Completion]]:
+        """A completion of each prompt by each candidate, all in one batch (P by C).
+
+        Candidates share the randomness of a prompt, so that they differ by what they are alone.
+
+        Args:
+            candidates: values of an adapter, (C, num_groups, u).
+
+        Raises:
+            RequestError: as `generate`, or the policy has no adapter that runs by row.
+        """
+        self._check_lengths(prompts, sampling)
+        count = len(candidates)
+        repeated = [prompt for prompt in prompts for _ in range(count)]
+        noise_P_T = uniform_noise((len(prompts), sampling.max_new_tokens), seed)
+        answers: dict[int, Completion] = {}
+        with evaluation_mode(self.policy.model):
+            for places in self._chunks(repeated, 1, sampling):
+                rows = torch.tensor(places)
+                with per_row(self.policy, candidates[rows % count]) as select:
+                    chosen = [repeated[i] for i in places]
+                    batch = _Batch(self.policy.model, chosen, 1, sampling, select)
+                    completions = batch.run(noise_P_T[rows // count])
+                answers |= zip(places, completions, strict=True)
+        ordered = [answers[place] for place in range(len(repeated))]
+        return [ordered[i : i + count] for i in range(0, len(ordered), count)]
+
     def _policy(self) -> AbstractContextManager[Any]:
         if self.autocast is None:
             return self.policy.rollout()
@@ -88,6 +118,23 @@ class TransformersEngine:
         if any(not prompt for prompt in prompts):
             raise RequestError("A prompt has no tokens, so there is nothing to continue.")
         check_context(self.policy.model, prompts, sampling.max_new_tokens)
+
+
+Select = Callable[[Tensor], None]
+
+
+def per_row(policy: Policy, values: Tensor) -> AbstractContextManager[Select]:
+    """The policy's adapter, row by row.
+
+    Raises:
+        RequestError: the policy is not TinyLoRA.
+    """
+    if not isinstance(policy, TinyLoraPolicy):
+        raise RequestError(
+            f"A {type(policy).__name__} cannot run another candidate in every row of a batch. Use "
+            "method = tinylora or lora-xs, or algorithm = grpo."
+        )
+    return policy.adapter.per_row(values.to(policy.adapter.v))
 
 
 class BufferLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -156,9 +203,15 @@ class _Batch:
     """Some prompts, all their samples, from the first token to the last."""
 
     def __init__(
-        self, model: Any, prompts: list[list[int]], num_samples: int, sampling: Sampling
+        self,
+        model: Any,
+        prompts: list[list[int]],
+        num_samples: int,
+        sampling: Sampling,
+        select: Select | None = None,
     ) -> None:
         self.model, self.prompts, self.sampling = model, prompts, sampling
+        self.select = select  # told which samples are left, where rows run adapters of their own
         self.num_samples = num_samples
         self.device = model.device
         self.longest = max(len(prompt) for prompt in prompts)
@@ -250,7 +303,10 @@ class _Batch:
             layer.move(source, target, num_left)
         order = torch.arange(num_left, device=self.device)
         order[target] = source
-        return tokens[order], rows.select(order)
+        rows = rows.select(order)
+        if self.select is not None:
+            self.select(rows.index)
+        return tokens[order], rows
 
     @property
     def _layers(self) -> list[BufferLayer]:

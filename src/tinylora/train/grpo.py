@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from tinylora.config import TrainConfig
-from tinylora.errors import TinyLoraError
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Engine, Sampling
 from tinylora.tasks.task import Grade, Task, grader_of
@@ -41,13 +40,14 @@ from tinylora.train.batching import (
 )
 from tinylora.train.loop import Outcome, run_steps
 from tinylora.train.metrics import PhaseClock, RunLog
+from tinylora.train.optimizer import learning_rate_at, make_optimizer, step_clipped
 from tinylora.train.rollouts import (
     Rollouts,
     Text,
-    check_judged,
     derive_seed,
     draw_problems,
     grade_groups,
+    graded,
     rollout_metrics,
     sample_records,
 )
@@ -135,10 +135,7 @@ def grpo_step(
         seed = derive_seed(config.seed, "rollout", step)
         completions_P_G = engine.generate(prompts_P, config.samples_per_prompt, sampling, seed)
     with clock("grade"):
-        texts_P_G = [[text.decode(c.token_ids) for c in row] for row in completions_P_G]
-        verdicts_P_G = grade_groups(grade or grader_of(task), problems_P, texts_P_G)
-    rollouts = Rollouts(problems_P, prompts_P, completions_P_G, texts_P_G, verdicts_P_G)
-    check_judged(rollouts)
+        rollouts = graded(problems_P, prompts_P, completions_P_G, text, grade or grader_of(task))
     with clock("learn"):
         batch = make_batch(rollouts, policy, config, budget)
         if batch:
@@ -219,9 +216,6 @@ def learn(
         TinyLoraError: the engine sampled from another policy; nothing was updated.
     """
     model, temperature = policy.model, config.temperature
-    rate = learning_rate_at(step, config)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
     note_reference(policy, batch, config)
     for iteration in range(config.num_iterations):
         optimizer.zero_grad()
@@ -234,9 +228,8 @@ def learn(
             loss.backward()  # type: ignore[no-untyped-call]
         if iteration == 0:
             compare(policy, engine, batch, config)
-        grad_norm = clipped_norm(policy, config.max_grad_norm)
-        optimizer.step()
-    return {"learning_rate": rate, "grad_norm": grad_norm, **policy_metrics(batch, config)}
+        updated = step_clipped(policy, optimizer, config, step)
+    return {**updated, **policy_metrics(batch, config)}
 
 
 @torch.no_grad()
@@ -288,36 +281,6 @@ def micro_batch_loss(
     if config.kl_coef > 0:
         loss_T = loss_T + config.kl_coef * losses.kl_k3(logprobs_T, batch.reference_T[tokens])
     return (weights_T * loss_T).sum()
-
-
-def clipped_norm(policy: Policy, max_norm: float) -> float:
-    """Clip the gradient to this norm; returns the norm that it had."""
-    norm = float(torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm))
-    if not math.isfinite(norm):
-        raise TinyLoraError(
-            f"The gradient has norm {norm}, so a step would destroy the numbers. Resume from the "
-            "checkpoint with a smaller learning_rate, or in fp32."
-        )
-    return norm
-
-
-def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam on the policy's numbers, without weight decay."""
-    betas = (config.adam_beta1, config.adam_beta2)
-    return torch.optim.Adam(policy.parameters(), lr=config.learning_rate, betas=betas)
-
-
-def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """The rate of step `step` (from 0): a linear warm-up, then constant, or down to zero."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    factors = {
-        "constant": 1.0,
-        "linear": 1 - progress,
-        "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
-    }
-    return config.learning_rate * factors[config.schedule]
 
 
 def policy_metrics(batch: Batch, config: TrainConfig) -> dict[str, float]:

@@ -69,7 +69,7 @@ def prepare(
     with evaluation_mode(base.model):
         _check_gradient(maps)
         check_model(base.model)
-    grade = None if reward is None else as_grade(reward, _tokenize(base))
+    grade = None if reward is None else as_grade(reward, text.tokenize)
     return Job(config, base, found, text, make_exam(config, found, text, grade), grade)
 
 
@@ -137,7 +137,7 @@ def _as_loaded(config: TrainConfig, base: Base, task: Task | None) -> TrainConfi
     if task is not None:
         loaded["task"] = IN_PYTHON + task.name
     if "learning_rate" not in config.model_fields_set:
-        loaded["learning_rate"] = default_rate(base.name)
+        loaded["learning_rate"] = default_rate(base.name, config.method)
     return config.model_copy(update=loaded)
 
 
@@ -178,8 +178,3 @@ def _first_problems(config: TrainConfig, task: Task) -> Sequence[Problem]:
         return task.train
     count = min(FIRST_PROMPTS, config.steps * config.prompts_per_step)
     return draw_problems(task.train, count, config.seed, step=0)
-
-
-def _tokenize(base: Base) -> Callable[[str], list[int]]:
-    """Texts of completions, which no template surrounds."""
-    return lambda text: list(base.tokenizer(text, add_special_tokens=False)["input_ids"])

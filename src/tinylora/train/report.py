@@ -24,13 +24,20 @@ def end_table(summary: Mapping[str, Any]) -> Table:
     for row in accuracy_rows(summary):
         table.add_row(*row)
     table.add_section()
-    groups = f"u={summary['u']}, {summary['num_groups']} groups"
-    table.add_row("numbers trained", "", str(summary["num_trainable"]), groups)
+    table.add_row("numbers trained", "", f"{summary['num_trainable']:,}", _layout(summary))
     in_file = f"{summary['store']}, file {summary['file_bytes']}"
     table.add_row("adapter, bytes", "", str(summary["adapter_bytes"]), in_file)
     duration = str(timedelta(seconds=round(summary["seconds"])))
     table.add_row("time", "", duration, f"{summary['steps']} steps")
     return table
+
+
+def _layout(summary: Mapping[str, Any]) -> str:
+    """How the trained numbers lie: `u=1, 13 groups`, or `lora, rank 2`."""
+    if "num_groups" in summary:
+        return f"u={summary['u']}, {summary['num_groups']} groups"
+    rank = f", rank {summary['rank']}" if "rank" in summary else ""
+    return f"{summary['method']}{rank}"
 
 
 def accuracy_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

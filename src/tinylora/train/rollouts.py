@@ -26,9 +26,10 @@ SAMPLES_PER_STEP = 4  # completions of each step that samples.jsonl keeps
 
 @dataclass(frozen=True)
 class Text:
-    """How texts become tokens and back."""
+    """How texts become tokens and back: prompts by the chat template, answers as they are."""
 
     encode: Callable[[Problem], list[int]]
+    tokenize: Callable[[str], list[int]]
     decode: Callable[[list[int]], str]
     eos_token_ids: tuple[int, ...]
 
@@ -93,6 +94,25 @@ def grade_groups(
             "belongs to which is unknown. It has to give one for each, None where it cannot judge."
         )
     return [verdicts[i : i + num_samples] for i in range(0, len(verdicts), num_samples)]
+
+
+def graded(
+    problems_P: list[Problem],
+    prompts_P: list[list[int]],
+    completions_P_G: list[list[Completion]],
+    text: Text,
+    grade: Grade,
+) -> Rollouts:
+    """The step's completions with their verdicts.
+
+    Raises:
+        TinyLoraError: too many could not be judged.
+    """
+    texts_P_G = [[text.decode(c.token_ids) for c in row] for row in completions_P_G]
+    verdicts_P_G = grade_groups(grade, problems_P, texts_P_G)
+    rollouts = Rollouts(problems_P, prompts_P, completions_P_G, texts_P_G, verdicts_P_G)
+    check_judged(rollouts)
+    return rollouts
 
 
 def check_judged(rollouts: Rollouts) -> None:

@@ -6,22 +6,25 @@ what was measured.
 
 import json
 import time
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from tinylora.adapter import TinyLora, attach, load
-from tinylora.adapter.files import DTYPES, read
+from tinylora.adapter.files import DTYPES, rounding
 from tinylora.adapter.modules import linear_maps
 from tinylora.config import TrainConfig, flatten
 from tinylora.evaluate import summaries
-from tinylora.policy import Policy, TinyLoraPolicy
+from tinylora.methods import METHODS
+from tinylora.policy import Policy
 from tinylora.rollout.engine import Engine
 from tinylora.rollout.transformers import evaluation_mode
 from tinylora.tasks.functions import RewardFunction
 from tinylora.tasks.task import Task
 from tinylora.train.engines import EngineOf, open_engine
+from tinylora.train.es import train_es
 from tinylora.train.folder import (
     RunFolder,
     check_free,
@@ -34,10 +37,15 @@ from tinylora.train.grpo import train_grpo
 from tinylora.train.metrics import RunLog
 from tinylora.train.prepare import Job, prepare
 from tinylora.train.report import draw_curve, end_table
+from tinylora.train.sft import train_sft
 from tinylora.train.tables import sharing_table
 
-METHODS = {"tinylora": TinyLoraPolicy}
-ALGORITHMS = {"grpo": train_grpo}
+ALGORITHMS = {
+    "grpo": train_grpo,
+    "sft": train_sft,
+    "cma-es": train_es,
+    "random-search": train_es,
+}
 
 
 def train(
@@ -50,7 +58,7 @@ def train(
     resume: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Train an adapter with GRPO and write a run folder.
+    """Train, by what `config.method` and `config.algorithm` name, and write a run folder.
 
     Args:
         config: the settings; None: all defaults (the pocket model on the pocket task).
@@ -86,13 +94,14 @@ def train(
     seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
     with evaluation_mode(job.base.model), open_engine(job.config, job.base) as engine_of:
         try:
-            base = _train_and_save(job, engine_of, folder, resume, console)
+            base, saved = _train_and_save(job, engine_of, folder, resume, console)
         except KeyboardInterrupt:
             again = f'Go on with "tinylora train --resume --output {folder.path}".'
             raise KeyboardInterrupt(again) from None
-        _say(console, f"Measuring the adapter in {folder.adapter} ...")
+        _say(console, f"Measuring what {folder.path} holds ...")
         final = final_accuracy(job, engine_of, folder)
-    summary = summarise(job, folder, base, final, seconds_before + time.monotonic() - start)
+    seconds = seconds_before + time.monotonic() - start
+    summary = summarise(job, folder, base, final, saved, seconds)
     write_json(folder.summary, summary)
     draw_curve(folder.metrics, summary, folder.curve)
     console.print(end_table(summary))
@@ -112,32 +121,37 @@ def base_accuracy(job: Job, engine: Engine, folder: RunFolder, console: Console)
 
 
 def final_accuracy(job: Job, engine_of: EngineOf, folder: RunFolder) -> dict[str, Any]:
-    """The same for the adapter that the folder's file holds."""
-    adapter = load(job.base.model, folder.adapter)
+    """The same for what the folder's files hold."""
+    policy = METHODS[job.config.method].load(job.base.model, folder.path, job.config)
     try:
-        return _measure(job, engine_of(_policy(job, adapter)))
+        return _measure(job, engine_of(policy))
     finally:
-        adapter.detach()
+        policy.detach()
 
 
 def summarise(
-    job: Job, folder: RunFolder, base: dict[str, Any], final: dict[str, Any], seconds: float
+    job: Job,
+    folder: RunFolder,
+    base: dict[str, Any],
+    final: dict[str, Any],
+    saved: "Saved",
+    seconds: float,
 ) -> dict[str, Any]:
     """What `summary.json` holds."""
-    num_groups, u = read(folder.adapter).v.shape
     return {
         "model": job.base.name,
         "task": job.task.name,
+        "method": job.config.method,
+        "algorithm": job.config.algorithm,
         "output": str(folder.path),
         "base_accuracy": base["greedy"]["accuracy"],
         "final_accuracy": final["greedy"]["accuracy"],
         "base_accuracy_sampled": base["sampled"]["accuracy"],
         "final_accuracy_sampled": final["sampled"]["accuracy"],
-        "num_trainable": num_groups * u,
-        "u": u,
-        "num_groups": num_groups,
-        "adapter_bytes": num_groups * u * DTYPES[job.config.store].itemsize,
-        "file_bytes": folder.adapter.stat().st_size,
+        "num_trainable": saved.num_trainable,
+        **_shape(job, saved.num_trainable),
+        "adapter_bytes": saved.num_trainable * DTYPES[job.config.store].itemsize,
+        "file_bytes": saved.file_bytes,
         "store": job.config.store,
         "steps": _num_steps(folder),
         "seconds": seconds,
@@ -145,24 +159,41 @@ def summarise(
     }
 
 
+@dataclass(frozen=True)
+class Saved:
+    """What training left behind."""
+
+    num_trainable: int
+    file_bytes: int
+
+
 def _train_and_save(
     job: Job, engine_of: EngineOf, folder: RunFolder, resume: bool, console: Console
-) -> dict[str, Any]:
-    """From the base model to the adapter's file; returns the base's accuracy."""
-    adapter = attach(job.base.model, job.config.adapter)
+) -> tuple[dict[str, Any], Saved]:
+    """From the base model to the files of what was trained; returns the base's accuracy, too."""
+    store = job.config.store
+    policy = METHODS[job.config.method].attach(job.base.model, job.config)
     try:
-        policy = _policy(job, adapter)
         engine = engine_of(policy)
         write_config(folder, job.config)
         base = base_accuracy(job, engine, folder, console)
         _learn(job, policy, engine, folder, resume, console)
-        adapter.save(folder.adapter, job.config.store)
-        if job.config.store != "fp32":
-            lost = adapter.rounding(job.config.store).relative
-            console.print(f"Stored in {job.config.store}: rounding moved v by {lost:.2%} of |v|.")
+        saved = Saved(policy.num_trainable, policy.save(folder.path, store))
+        if store != "fp32":
+            trained = torch.cat([p.detach().flatten() for p in policy.parameters()])
+            lost = rounding(trained, store).relative
+            console.print(f"Stored in {store}: rounding moved v by {lost:.2%} of |v|.")
     finally:
-        adapter.detach()
-    return base
+        policy.detach()
+    return base, saved
+
+
+def _shape(job: Job, num_trainable: int) -> dict[str, Any]:
+    """How the numbers are laid out, by method."""
+    settings = job.config.adapter
+    if job.config.method in ("tinylora", "lora-xs"):
+        return {"u": settings.u, "num_groups": num_trainable // settings.u}
+    return {"rank": settings.rank} if job.config.method in ("lora", "vera") else {}
 
 
 def _sharing(job: Job) -> Table:
@@ -171,11 +202,6 @@ def _sharing(job: Job) -> Table:
     maps = linear_maps(job.base.model, settings.targets, settings.layers)
     _, table = sharing_table(maps, settings)
     return table
-
-
-def _policy(job: Job, adapter: TinyLora) -> Policy:
-    """The policy that the settings name."""
-    return METHODS[job.config.method](adapter)
 
 
 def _learn(
