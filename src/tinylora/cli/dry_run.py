@@ -46,7 +46,6 @@ def show(config: TrainConfig, resume: bool) -> None:
     for note in task.notes:
         console.print(note, soft_wrap=True, highlight=False, markup=False)
     console.print(
-        f"Trains {num_trainable:,} numbers by {config.method}: "
-        f"{num_trainable * DTYPES[config.store].itemsize:,} bytes in "
+        f"Trains {num_trainable} numbers: {num_trainable * DTYPES[config.store].itemsize} bytes in "
         f"{config.store}. Nothing was trained (--dry-run)."
     )
