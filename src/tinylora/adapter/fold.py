@@ -34,7 +34,7 @@ def folded_into(maps: Sequence[AdaptedMap], v: Tensor) -> Iterator[FoldReport | 
         for item in maps:
             item.fold(v)
         is_exact = not any(item.is_half for item in maps)
-        yield None if is_exact else _report(maps, saved, v)
+        yield None if is_exact else fold_report(maps, saved, v)
     finally:
         for item, weight in zip(maps, saved, strict=True):
             item.linear.weight().copy_(weight)
@@ -42,8 +42,8 @@ def folded_into(maps: Sequence[AdaptedMap], v: Tensor) -> Iterator[FoldReport | 
 
 def is_foldable(model: nn.Module, maps: Sequence[AdaptedMap]) -> bool:
     """Whether folding is exact: every adapted weight is plain, unshared and at least fp32."""
-    shared = _shared_parameters(model)
-    return not any(_hindrance(item, shared) for item in maps)
+    shared = shared_parameters(model)
+    return not any(hindrance(item, shared) for item in maps)
 
 
 def check_foldable(model: nn.Module, maps: Sequence[AdaptedMap], allow_half: bool) -> None:
@@ -52,16 +52,16 @@ def check_foldable(model: nn.Module, maps: Sequence[AdaptedMap], allow_half: boo
     Raises:
         RequestError: it names the module and the cause.
     """
-    shared = _shared_parameters(model)
+    shared = shared_parameters(model)
     for item in maps:
-        cause = _hindrance(item, shared, allow_half)
+        cause = hindrance(item, shared, allow_half)
         if cause:
             raise RequestError(
                 f"{item.linear.name} cannot be folded: it is {cause}. Generate with the hooks."
             )
 
 
-def _hindrance(item: AdaptedMap, shared: set[nn.Parameter], allow_half: bool = False) -> str:
+def hindrance(item: AdaptedMap, shared: set[nn.Parameter], allow_half: bool = False) -> str:
     """What keeps a map from being folded; "" where nothing does."""
     if not item.linear.is_plain:
         return f"a {type(item.linear.module).__name__}, whose weight is no plain matrix"
@@ -75,12 +75,12 @@ def _hindrance(item: AdaptedMap, shared: set[nn.Parameter], allow_half: bool = F
     return ""
 
 
-def _shared_parameters(model: nn.Module) -> set[nn.Parameter]:
+def shared_parameters(model: nn.Module) -> set[nn.Parameter]:
     uses = Counter(p for _, p in model.named_parameters(remove_duplicate=False))
     return {parameter for parameter, count in uses.items() if count > 1}
 
 
-def _report(maps: Sequence[AdaptedMap], saved: Sequence[Tensor], v: Tensor) -> FoldReport:
+def fold_report(maps: Sequence[AdaptedMap], saved: Sequence[Tensor], v: Tensor) -> FoldReport:
     """Compare what the folded weights gained with what they should have gained."""
     wanted = kept = missed = 0.0
     for item, before in zip(maps, saved, strict=True):

@@ -1,5 +1,15 @@
 """An adapter in other people's formats: each a folder that is whole or not there."""
 
+from tinylora.export.gguf import to_gguf
 from tinylora.export.lora import LoraWriter, to_lora
+from tinylora.export.merged import to_merged
+from tinylora.export.peft_tinylora import from_peft_tinylora, to_peft_tinylora
 
-__all__ = ["LoraWriter", "to_lora"]
+__all__ = [
+    "LoraWriter",
+    "from_peft_tinylora",
+    "to_gguf",
+    "to_lora",
+    "to_merged",
+    "to_peft_tinylora",
+]

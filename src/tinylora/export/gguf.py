@@ -1,0 +1,153 @@
+"""A llama.cpp LoRA in GGUF: one file of A = V^T and B = U S R, beside any GGUF of the base model.
+
+llama.cpp keeps some models' weights in another layout than Transformers does: in those of Llama's
+kind the rows of q and k are permuted, and so are the rows of B here. Only architectures whose
+layout is known are written; every other one is refused.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tinylora.adapter import TinyLora
+from tinylora.atomic import new_folder
+from tinylora.errors import RequestError
+from tinylora.export.card import Exported, Kind, write_card
+from tinylora.export.lora import check_finite, product
+
+if TYPE_CHECKING:
+    import gguf
+
+FILE = "adapter.gguf"
+ARCHITECTURES = {  # Transformers' model_type -> llama.cpp's architecture
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+}
+PERMUTED = {"llama": {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}}
+KIND = Kind(
+    to="gguf",
+    what="a llama.cpp LoRA",
+    library="gguf",
+    relation="adapter",
+    how="""sh
+# base.gguf: any GGUF of BASE, of whatever quantisation
+llama-cli -m base.gguf --lora FOLDER/adapter.gguf""",
+)
+
+
+def to_gguf(adapter: TinyLora, folder: str | Path, *, source: str | Path | None = None) -> Exported:
+    """Write the adapter as `adapter.gguf`, in fp32, into a new folder.
+
+    Args:
+        source: what the adapter was loaded from, for the model card.
+
+    Raises:
+        RequestError: the package gguf is missing; the architecture is not one of those that are
+            known; the folder is not free; v is not finite.
+        OSError: the disk is full.
+    """
+    _check(adapter)
+    with new_folder(Path(folder)) as scratch:
+        _write(adapter, scratch / FILE)
+        note = "llama.cpp serves it over a base model of any quantisation, in fp32."
+        exported = Exported(Path(folder), (scratch / FILE).stat().st_size, (note,))
+        write_card(scratch, KIND, adapter, exported, source)
+    return exported
+
+
+def permute(rows: Tensor, num_heads: int) -> Tensor:
+    """llama.cpp's order of the rows (d_out, ...) of q and k in models of Llama's kind.
+
+    Transformers keeps a head's rotary pairs as two halves, llama.cpp next to each other.
+    """
+    halves = rows.reshape(num_heads, 2, -1, *rows.shape[1:])
+    return halves.transpose(1, 2).reshape(rows.shape)
+
+
+def _check(adapter: TinyLora) -> None:
+    check_finite(adapter)
+    if find_spec("gguf") is None:
+        raise RequestError(
+            "The package gguf, which writes llama.cpp's files, is not installed. Install it: pip "
+            'install "tinylora[gguf]".'
+        )
+    kind = _model_type(adapter)
+    if kind not in ARCHITECTURES:
+        raise RequestError(
+            f'The base model is of type "{kind}", and how llama.cpp lays out its weights is not '
+            f"known here (known: {', '.join(ARCHITECTURES)}). Export a LoRA (--to lora), and "
+            "convert it with llama.cpp's convert_lora_to_gguf.py."
+        )
+
+
+def _model_type(adapter: TinyLora) -> str:
+    return str(getattr(getattr(adapter.model, "config", None), "model_type", ""))
+
+
+def _write(adapter: TinyLora, path: Path) -> None:
+    import gguf
+
+    architecture = ARCHITECTURES[_model_type(adapter)]
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(adapter.config.rank))
+    writer.add_name(f"{adapter.num_trainable} numbers on {adapter.base[0] or 'a base model'}")
+    for name, tensor in _tensors(adapter, architecture).items():
+        writer.add_tensor(name, tensor.numpy())
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+
+
+def _tensors(adapter: TinyLora, architecture: str) -> dict[str, Tensor]:
+    """A and B of every map by llama.cpp's names, in fp32 and its order of rows."""
+    names = _names(adapter, architecture)
+    permuted = PERMUTED.get(architecture, {})
+    tensors: dict[str, Tensor] = {}
+    for name, item in adapter.maps.items():
+        B = product(item, adapter.v.detach())
+        heads = permuted.get(names[name].rpartition(".")[2])
+        if heads is not None:
+            B = permute(B, _num_heads(adapter.model.config, heads))
+        for factor, tensor in (("lora_a", item.A), ("lora_b", B)):
+            tensors[f"{names[name]}.weight.{factor}"] = tensor.to("cpu", torch.float32).contiguous()
+    return tensors
+
+
+def _num_heads(config: Any, name: str) -> int:
+    return int(getattr(config, name, None) or config.num_attention_heads)
+
+
+def _names(adapter: TinyLora, architecture: str) -> dict[str, str]:
+    """Transformers' names of the adapted maps to llama.cpp's.
+
+    Raises:
+        RequestError: llama.cpp has no tensor for one of them.
+    """
+    import gguf
+
+    known = _name_map(gguf.MODEL_ARCH_NAMES, architecture, adapter.model.config.num_hidden_layers)
+    names = {name: known.get_name(name) for name in adapter.maps}
+    missing = [name for name, found in names.items() if found is None]
+    if missing:
+        raise RequestError(
+            f"llama.cpp's {architecture} has no tensor for {missing[0]}, so this adapter cannot "
+            "act there. Export a merged model (--to merged) and convert that."
+        )
+    return {name: found for name, found in names.items() if found is not None}
+
+
+def _name_map(names: "dict[gguf.MODEL_ARCH, str]", architecture: str, num_blocks: int) -> Any:
+    import gguf
+
+    arch = next(key for key, name in names.items() if name == architecture)
+    return gguf.get_tensor_name_map(arch, num_blocks)

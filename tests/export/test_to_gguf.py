@@ -1,0 +1,177 @@
+"""The exported GGUF: llama.cpp answers with it as the adapter does."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from exports import adapter_of, logits
+from gguf_base import write_base
+from tiny import config_of, model_of, values_like
+from transformers import MistralConfig, MistralForCausalLM
+
+from tinylora.adapter import AdapterConfig, attach
+from tinylora.errors import RequestError
+from tinylora.export import to_gguf
+from tinylora.export.gguf import permute
+from tinylora.models import encode_prompt, load_model
+from tinylora.pocket.task import Problems
+
+NUM_NEW = 40
+
+
+def read(path: Path) -> gguf.GGUFReader:
+    return gguf.GGUFReader(path)
+
+
+def test_the_file_is_a_lora_of_llama_cpp(tmp_path: Path) -> None:
+    adapter = adapter_of("qwen2")
+    exported = to_gguf(adapter, tmp_path / "out")
+    held = read(tmp_path / "out" / "adapter.gguf")
+    fields = {name: field.contents() for name, field in held.fields.items()}
+    assert fields["general.type"] == "adapter"
+    assert fields["general.architecture"] == "qwen2"
+    assert fields["adapter.type"] == "lora"
+    assert fields["adapter.lora.alpha"] == 2.0
+    assert exported.num_bytes == (tmp_path / "out" / "adapter.gguf").stat().st_size
+    tensors = {tensor.name: tensor.data for tensor in held.tensors}
+    assert len(tensors) == 2 * 14
+    A, B = (torch.tensor(tensors[f"blk.1.ffn_down.weight.lora_{f}"]) for f in "ab")
+    delta = adapter.delta_weight("model.layers.1.mlp.down_proj")
+    assert torch.allclose(B @ A, delta, rtol=0, atol=1e-6)
+
+
+def test_rows_of_q_and_k_are_permuted_in_models_of_llamas_kind(tmp_path: Path) -> None:
+    """Two heads of 4 rows: a head's pairs (0, 2) and (1, 3) come to lie next to each other."""
+    rows = torch.arange(8.0)
+    assert permute(rows, 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    adapter = adapter_of("llama")
+    to_gguf(adapter, tmp_path / "out")
+    tensors = {
+        t.name: torch.tensor(t.data) for t in read(tmp_path / "out" / "adapter.gguf").tensors
+    }
+    for part, heads in (("q", 2), ("k", 1), ("v", None)):
+        delta = adapter.delta_weight(f"model.layers.0.self_attn.{part}_proj")
+        A, B = (tensors[f"blk.0.attn_{part}.weight.lora_{f}"] for f in "ab")
+        wanted = delta if heads is None else permute(delta, heads)
+        assert torch.allclose(B @ A, wanted, rtol=0, atol=1e-6)
+
+
+def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r'type "gpt2".*known: llama.*--to lora'):
+        to_gguf(adapter_of("gpt2"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinylora.export.gguf.find_spec", lambda name: None)
+    with pytest.raises(RequestError, match=r"package gguf.*not installed.*tinylora\[gguf\]"):
+        to_gguf(adapter_of(), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def mistral() -> Any:
+    torch.manual_seed(3)
+    config = MistralConfig(
+        vocab_size=40, hidden_size=64, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+        initializer_range=0.3, sliding_window=None,
+    )  # fmt: skip
+    return MistralForCausalLM(config).eval().requires_grad_(False)
+
+
+@contextmanager
+def llama(base: Path, lora: Path | None = None) -> Iterator[Any]:
+    """llama.cpp, in fp32 throughout (its cache would be fp16)."""
+    llama_cpp = pytest.importorskip("llama_cpp", reason="make test-engines builds llama.cpp")
+    with closing(
+        llama_cpp.Llama(
+            str(base),
+            lora_path=None if lora is None else str(lora),
+            n_ctx=256,
+            n_threads=1,
+            logits_all=True,
+            type_k=llama_cpp.GGML_TYPE_F32,
+            type_v=llama_cpp.GGML_TYPE_F32,
+            verbose=False,
+        )
+    ) as model:
+        yield model
+
+
+def llama_logits(base: Path, lora: Path | None, ids: list[int]) -> np.ndarray:
+    """What llama.cpp says after each of the tokens, (tokens, vocabulary)."""
+    with llama(base, lora) as model:
+        model.eval(ids)
+        return np.array(model.scores[: len(ids)])
+
+
+def llama_greedy(base: Path, lora: Path | None, prompts: list[list[int]], end: int) -> list[list]:
+    """Its greedy completion of each prompt, up to NUM_NEW tokens."""
+    with llama(base, lora) as model:
+        return [_completed(model, prompt, end) for prompt in prompts]
+
+
+def _completed(model: Any, prompt: list[int], end: int) -> list[int]:
+    completion: list[int] = []
+    model.reset()
+    model.eval(prompt)
+    while len(completion) < NUM_NEW and end not in completion:
+        completion.append(int(np.argmax(model.scores[model.n_tokens - 1])))
+        model.eval(completion[-1:])
+    return completion
+
+
+def base_of(family: str) -> Any:
+    return mistral() if family == "mistral" else model_of(family)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "mistral"])
+def test_llama_cpp_gives_our_logits(family: str, tmp_path: Path) -> None:
+    """With the adapter, and without: so the base model's file, which the test writes, is right."""
+    model, ids = base_of(family), list(range(3, 30))
+    write_base(model, tmp_path / "base.gguf")
+    base = logits(model, torch.tensor([ids]))[0].numpy()
+    adapter = attach(model, config_of(family))
+    adapter.set_values(values_like(adapter.v))
+    to_gguf(adapter, tmp_path / "out")
+    ours = logits(model, torch.tensor([ids]))[0].numpy()
+    assert np.abs(ours - base).max() > 0.3
+    assert np.abs(llama_logits(tmp_path / "base.gguf", None, ids) - base).max() < 1e-4
+    lora = tmp_path / "out" / "adapter.gguf"
+    assert np.abs(llama_logits(tmp_path / "base.gguf", lora, ids) - ours).max() < 1e-4
+
+
+@torch.no_grad()
+def our_greedy(model: Any, prompts: list[list[int]], end: int) -> list[list[int]]:
+    completions = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        whole = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=NUM_NEW, do_sample=False
+        )
+        completions.append(whole[0, len(prompt) :].tolist())
+    return completions
+
+
+@pytest.mark.slow
+def test_llama_cpp_answers_as_the_adapter_does(tmp_path: Path) -> None:
+    """The embedded model on word problems: the same greedy tokens, and not those of the base."""
+    base = load_model("pocket", "fp32", "cpu")
+    (end,) = base.eos_token_ids
+    prompts = [encode_prompt(base.tokenizer, p.prompt) for p in Problems(0, "test", 100)[:16]]
+    before = our_greedy(base.model, prompts, end)
+    write_base(base.model, tmp_path / "base.gguf")
+    adapter = attach(base.model, AdapterConfig(u=4))
+    adapter.set_values(values_like(adapter.v, size=0.05))
+    to_gguf(adapter, tmp_path / "out")
+    after = our_greedy(base.model, prompts, end)
+    assert sum(one != other for one, other in zip(before, after, strict=True)) >= 8
+    lora = tmp_path / "out" / "adapter.gguf"
+    assert llama_greedy(tmp_path / "base.gguf", None, prompts, end) == before
+    assert llama_greedy(tmp_path / "base.gguf", lora, prompts, end) == after
