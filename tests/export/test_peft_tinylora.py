@@ -109,7 +109,7 @@ def test_a_checkpoint_of_peft_gives_its_logits(
     imported = from_peft_tinylora(model := model_of(family), tmp_path / "peft")
     assert not torch.allclose(logits(theirs, ids), logits(model_of(family), ids), atol=0.1)
     assert equal(logits(model, ids), logits(theirs, ids))
-    assert imported.residual < 1e-5
+    assert imported.residual < 1e-4
     assert imported.num_before == 3 * len(imported.adapter.maps)
 
 

@@ -86,7 +86,11 @@ def _check(adapter: TinyLora) -> None:
 
 
 def _model_type(adapter: TinyLora) -> str:
-    return str(getattr(getattr(adapter.model, "config", None), "model_type", ""))
+    return str(getattr(_config(adapter), "model_type", ""))
+
+
+def _config(adapter: TinyLora) -> Any:
+    return getattr(adapter.model, "config", None)
 
 
 def _write(adapter: TinyLora, path: Path) -> None:
@@ -117,7 +121,7 @@ def _tensors(adapter: TinyLora, architecture: str) -> dict[str, Tensor]:
         B = product(item, adapter.v.detach())
         heads = permuted.get(names[name].rpartition(".")[2])
         if heads is not None:
-            B = permute(B, _num_heads(adapter.model.config, heads))
+            B = permute(B, _num_heads(_config(adapter), heads))
         for factor, tensor in (("lora_a", item.A), ("lora_b", B)):
             tensors[f"{names[name]}.weight.{factor}"] = tensor.to("cpu", torch.float32).contiguous()
     return tensors
@@ -135,7 +139,7 @@ def _names(adapter: TinyLora, architecture: str) -> dict[str, str]:
     """
     import gguf
 
-    known = _name_map(gguf.MODEL_ARCH_NAMES, architecture, adapter.model.config.num_hidden_layers)
+    known = _name_map(gguf.MODEL_ARCH_NAMES, architecture, _config(adapter).num_hidden_layers)
     names = {name: known.get_name(name) for name in adapter.maps}
     missing = [name for name, found in names.items() if found is None]
     if missing:

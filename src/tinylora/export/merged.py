@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tinylora.adapter import FoldReport, TinyLora
 from tinylora.adapter.files import DTYPES, Store
 from tinylora.adapter.fold import fold_report, hindrance, shared_parameters
-from tinylora.adapter.layer import REGISTERED_NAME
+from tinylora.adapter.hooks import REGISTERED_NAME
 from tinylora.atomic import new_folder
 from tinylora.errors import RequestError
 from tinylora.export.card import Exported, Kind, write_card
