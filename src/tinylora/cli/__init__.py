@@ -7,6 +7,7 @@ import errno
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from keyword import iskeyword
 
 from tinylora.errors import RequestError, TinyLoraError
 
@@ -18,6 +19,8 @@ VERBS = {
     "train": "train a few numbers on a task, and measure what they did",
     "eval": "accuracy of a model or an adapter, with controls if asked",
     "inspect": "what a model offers to adapt, or what an adapter file holds",
+    "export": "write an adapter for PEFT, vLLM, llama.cpp, or as a merged model",
+    "import": "turn a checkpoint of PEFT's TinyLoRA into an adapter file",
 }
 USAGE = """usage: tinylora VERB [options]
 
@@ -46,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         if verb not in VERBS:
             raise RequestError(_unknown(verb))
-        run_verb: Callable[[Sequence[str]], None] = import_module(f"tinylora.cli.{verb}").run
+        file = f"{verb}_" if iskeyword(verb) else verb  # import_.py
+        run_verb: Callable[[Sequence[str]], None] = import_module(f"tinylora.cli.{file}").run
         run_verb(argv[1:])
     except TinyLoraError as error:
         print(f"tinylora {verb}: {error}", file=sys.stderr)
