@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 OFFLINE := HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint types format clean
+.PHONY: help demo test test-slow test-engines lint types format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ test: $(VENV)/installed-dev ## run the tests (pytest's options: make test ARGS="
 
 test-slow: $(VENV)/installed-dev ## run the tests that take longer (torch.compile for real)
 	@$(OFFLINE) $(BIN)/python -m pytest -m slow $(ARGS)
+
+test-engines: $(VENV)/installed-engines ## run exports in llama.cpp and lm-eval (builds llama.cpp: minutes, once)
+	@$(OFFLINE) $(BIN)/python -m pytest -m slow tests/export $(ARGS)
 
 lint: $(VENV)/installed-dev ## ruff: style and formatting
 	$(BIN)/ruff check .
@@ -57,4 +60,9 @@ $(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
 $(VENV)/installed-dev: $(VENV)/installed
 	@echo "Installing the development tools into $(VENV) (once) ..."
 	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/installed-engines: $(VENV)/installed-dev
+	@echo "Installing lm-eval, and building llama.cpp, into $(VENV) (minutes, once) ..."
+	@CMAKE_ARGS="-DLLAVA_BUILD=OFF $$CMAKE_ARGS" $(PIP) --editable '.[engines]'
 	@touch $@
