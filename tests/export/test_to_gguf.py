@@ -16,9 +16,10 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from tinylora.adapter import AdapterConfig, attach
 from tinylora.errors import RequestError
+from tinylora.evaluate import text_of
 from tinylora.export import to_gguf
 from tinylora.export.gguf import permute
-from tinylora.models import encode_prompt, load_model
+from tinylora.models import load_model
 from tinylora.pocket.task import Problems
 
 NUM_NEW = 40
@@ -164,7 +165,7 @@ def test_llama_cpp_answers_as_the_adapter_does(tmp_path: Path) -> None:
     """The embedded model on word problems: the same greedy tokens, and not those of the base."""
     base = load_model("pocket", "fp32", "cpu")
     (end,) = base.eos_token_ids
-    prompts = [encode_prompt(base.tokenizer, p.prompt) for p in Problems(0, "test", 100)[:16]]
+    prompts = [text_of(base).encode(p) for p in Problems(0, "test", 100)[:16]]
     before = our_greedy(base.model, prompts, end)
     write_base(base.model, tmp_path / "base.gguf")
     adapter = attach(base.model, AdapterConfig(u=4))
