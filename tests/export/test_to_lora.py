@@ -10,11 +10,12 @@ import pytest
 import torch
 from exports import adapter_of, logits, served
 from safetensors.torch import load_file
-from tiny import FAMILIES, config_of, model_of, tokens
+from tiny import FAMILIES, config_of, model_of, tokens, values_like
 
-from tinylora.adapter import attach
+from tinylora.adapter import AdapterConfig, attach
 from tinylora.errors import RequestError
 from tinylora.export import LoraWriter, to_lora
+from tinylora.models import load_model
 
 pytestmark = pytest.mark.filterwarnings(  # peft 0.21's
     "ignore:`is_gradient_checkpointing`:FutureWarning"
@@ -136,3 +137,19 @@ def test_a_v_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="v holds inf or nan"):
         to_lora(adapter, tmp_path / "lora")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:bitsandbytes")
+def test_over_a_quantised_base_too(tmp_path: Path) -> None:
+    """The factors are those of the NF4 weights; PEFT serves them over those weights."""
+    ours, theirs = (load_model("pocket", "fp32", "cpu", "nf4").model for _ in range(2))
+    ids = tokens()
+    base = logits(theirs, ids)
+    adapter = attach(ours, AdapterConfig(u=4))
+    adapter.set_values(values_like(adapter.v))
+    to_lora(adapter, tmp_path / "lora")
+    served = peft.PeftModel.from_pretrained(theirs, str(tmp_path / "lora")).eval()
+    assert torch.allclose(logits(ours, ids), logits(served, ids), rtol=0, atol=1e-3)
+    assert not torch.allclose(logits(ours, ids), base, atol=0.1)
+    card = (tmp_path / "lora" / "README.md").read_text(encoding="utf-8")
+    assert "| base model | pocket, quantised (Linear4bit) |" in card

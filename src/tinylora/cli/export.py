@@ -42,7 +42,7 @@ class Options:
         tyro.conf.arg(
             help="the base model: pocket, a local folder, or a hub id",
             metavar="TEXT",
-            help_behavior_hint="(default: the adapter's)",
+            help_behavior_hint="(default: the run's, else the adapter's)",
         ),
     ] = None
     store: Annotated[
@@ -53,6 +53,14 @@ class Options:
         Literal["auto", "fp32", "bf16"],
         tyro.conf.arg(help="precision in which the base model is loaded"),
     ] = "fp32"
+    quantize: Annotated[
+        Literal["none", "nf4", "int8"] | None,
+        tyro.conf.arg(
+            help="how the base model is quantised",
+            metavar="none|nf4|int8",
+            help_behavior_hint="(default: the run's, else none)",
+        ),
+    ] = None
     device: Annotated[
         str, tyro.conf.arg(help="where the base model is loaded: cpu, cuda, ...", metavar="TEXT")
     ] = "cpu"
@@ -100,14 +108,14 @@ def load_base(options: Options) -> "Base":
     from tinylora.cli import eval as eval_verb
     from tinylora.cli import measure
 
-    return measure.load_base(
-        eval_verb.Options(
-            model=options.model,
-            adapter=options.adapter,
-            dtype=options.dtype,
-            device=options.device,
-        )
+    asked = eval_verb.AllOptions(
+        model=options.model,
+        adapter=options.adapter,
+        dtype=options.dtype,
+        quantize=options.quantize,
+        device=options.device,
     )
+    return measure.load_base(eval_verb.with_recorded(asked))
 
 
 def write(options: Options, base: "Base", adapter: "TinyLora") -> "Exported":

@@ -94,7 +94,7 @@ def _facts(
     config, (_, revision) = adapter.config, adapter.base
     groups = len(adapter.modules_by_group)
     return [
-        ("base model", _base(adapter) + (f" at {revision}" if revision else "")),
+        ("base model", _base(adapter) + (f" at {revision}" if revision else "") + _layers(adapter)),
         ("method", f"TinyLoRA: u = {config.u} in {groups} groups, frozen rank {config.rank}"),
         ("numbers", str(adapter.num_trainable)),
         ("adapted maps", f"{len(adapter.maps)}, {config.layers} blocks"),
@@ -102,6 +102,13 @@ def _facts(
         ("written by", f"`{_command(kind, exported, source)}`"),
         ("bytes of weights here", f"{exported.num_bytes:,}"),
     ]
+
+
+def _layers(adapter: TinyLora) -> str:
+    """Which layers a quantised base has."""
+    maps = [item.linear for item in adapter.maps.values()]
+    kinds = sorted({type(linear.module).__name__ for linear in maps if not linear.is_plain})
+    return f", quantised ({', '.join(kinds)})" if kinds else ""
 
 
 def _command(kind: Kind, exported: Exported, source: str | Path | None) -> str:
