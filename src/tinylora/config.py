@@ -31,6 +31,7 @@ SEVEN_MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 ENGINES = ("transformers", "vllm")
 LAYER_BANDS = ("all", "early", "middle", "late")
 TASK_HELP = "pocket, gsm8k, math, rg:NAME, ..., data.jsonl, or my_task.py:make"
+TEXT_PREFIX = "tl1:"  # of an adapter as one line of text
 IN_PYTHON = "python:"  # before the name of a task or a model that was given as an object
 
 

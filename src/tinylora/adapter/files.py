@@ -5,47 +5,43 @@ or fp16, and one metadata entry `tinylora`, a JSON object with sorted keys (see 
 Equal contents are equal bytes. U, S, V and P are never stored.
 """
 
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from tinylora.adapter import hub, text
+from tinylora.adapter.contents import (
+    DTYPES,
+    AdapterFile,
+    Rounding,
+    Store,
+    as_stored,
+    modules_hash,
+    rounding,
+)
 from tinylora.atomic import write_atomically
-from tinylora.config import AdapterConfig
+from tinylora.config import TEXT_PREFIX, AdapterConfig
 from tinylora.errors import RequestError
 
-Store = Literal["fp32", "bf16", "fp16"]
+__all__ = [
+    "DTYPES",
+    "FILE_NAME",
+    "AdapterFile",
+    "Rounding",
+    "Store",
+    "modules_hash",
+    "read",
+    "rounding",
+    "write",
+]
+
 FILE_NAME = "adapter.safetensors"  # in a run folder
 FORMAT = 1
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class AdapterFile:
-    """What a file holds."""
-
-    v: Tensor  # (num_groups, u)
-    config: AdapterConfig
-    modules: str  # `modules_hash` of the groups
-    left_out: tuple[str, ...]  # modules whose weights do not define the kept directions
-    base: str  # name of the base model, "" where it has none
-    revision: str  # its commit on the hub, "" where it has none
-    fingerprint: str = ""  # of the base model's weights; "" where it was not taken
-
-
-@dataclass(frozen=True)
-class Rounding:
-    """What storing v in fewer bits changes."""
-
-    max_abs: float
-    relative: float  # ||stored - v|| / ||v||, 0 for v = 0
 
 
 def write(path: str | Path, contents: AdapterFile, store: Store = "fp32") -> int:
@@ -60,64 +56,52 @@ def write(path: str | Path, contents: AdapterFile, store: Store = "fp32") -> int
     return len(data)
 
 
-def read(path: str | Path) -> AdapterFile:
-    """Read an adapter file, or the one in a run folder.
+def read(source: str | Path) -> AdapterFile:
+    """Read an adapter: a file, the one in a run folder, a text (`tl1:...`), or one on the hub.
 
     Raises:
         RequestError: nothing is there, or it is not an adapter of this project.
     """
-    file_path = _file(path)
-    if not file_path.is_file():
-        raise RequestError(
-            f"There is no adapter at {file_path}. Give the path of an adapter file, or of a run "
-            f"folder that holds {FILE_NAME}."
-        )
-    try:
-        with safe_open(file_path, framework="pt") as file:
-            names, text = list(file.keys()), (file.metadata() or {}).get("tinylora")
-            v = file.get_tensor("v") if "v" in names else None
-    except (OSError, SafetensorError) as error:
-        raise RequestError(
-            f"{file_path} cannot be read as safetensors ({error}): it is damaged or something "
-            "else. Copy it again, or train again."
-        ) from None
-    if text is None or v is None:
-        raise RequestError(
-            f"{file_path} is a safetensors file, but not a TinyLoRA adapter: it holds "
-            f"{', '.join(names[:3]) or 'no tensors'} and no settings. Give a file that "
-            "adapter.save wrote."
-        )
-    return _decode(v, text, file_path)
-
-
-def rounding(v: Tensor, store: Store) -> Rounding:
-    """What v would lose in the precision `store`."""
-    exact = v.detach().double()
-    error = exact.to(DTYPES[store]).double() - exact
-    norm = float(exact.norm())
-    return Rounding(float(error.abs().max()), float(error.norm()) / norm if norm else 0.0)
-
-
-def modules_hash(groups: Sequence[Sequence[str]]) -> str:
-    """16 hex digits over the names of the adapted modules, group by group."""
-    text = "\n\n".join("\n".join(names) for names in groups)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    name = str(source)
+    if text.is_text(name):
+        return text.decode(name)
+    path = _file(source)
+    if not os.path.isfile(path):
+        if not hub.is_hub_id(name):
+            raise RequestError(
+                f"There is no adapter at {path}. Give the path of an adapter file, of a run folder "
+                f"that holds {FILE_NAME}, a hub id, or an adapter's text ({TEXT_PREFIX}...)."
+            )
+        path = hub.download(name, FILE_NAME)
+    return _read_file(path)
 
 
 def _file(path: str | Path) -> Path:
     """The file itself, where the path may be that of a folder."""
-    return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+    return Path(path) / FILE_NAME if os.path.isdir(path) else Path(path)
+
+
+def _read_file(path: Path) -> AdapterFile:
+    try:
+        with safe_open(path, framework="pt") as file:
+            names, settings = list(file.keys()), (file.metadata() or {}).get("tinylora")
+            v = file.get_tensor("v") if "v" in names else None
+    except (OSError, SafetensorError) as error:
+        raise RequestError(
+            f"{path} cannot be read as safetensors ({error}): it is damaged or something else. "
+            "Copy it again, or train again."
+        ) from None
+    if settings is None or v is None:
+        raise RequestError(
+            f"{path} is a safetensors file, but not a TinyLoRA adapter: it holds "
+            f"{', '.join(names[:3]) or 'no tensors'} and no settings. Give a file that "
+            "adapter.save wrote."
+        )
+    return _decode(v, settings, path)
 
 
 def _encode(contents: AdapterFile, store: Store) -> bytes:
-    if store not in DTYPES:
-        raise RequestError(f"store = {store!r}, but v is stored as one of {', '.join(DTYPES)}.")
-    v = contents.v.detach().cpu().to(DTYPES[store]).contiguous()
-    if not bool(torch.isfinite(v).all()):
-        raise RequestError(
-            f"v is not finite in {store} (largest value {float(contents.v.abs().max())}): the "
-            "adapter would answer nothing. Store it as fp32, or train with a smaller rate."
-        )
+    v = as_stored(contents.v, store)
     meta: dict[str, Any] = {
         "format": FORMAT,
         "config": contents.config.model_dump(mode="json"),
@@ -127,13 +111,13 @@ def _encode(contents: AdapterFile, store: Store) -> bytes:
         "revision": contents.revision,
         "fingerprint": contents.fingerprint,
     }
-    text = json.dumps(meta, sort_keys=True, separators=(",", ":"))
-    return save({"v": v}, {"tinylora": text})
+    settings = json.dumps(meta, sort_keys=True, separators=(",", ":"))
+    return save({"v": v}, {"tinylora": settings})
 
 
-def _decode(v: Tensor, text: str, path: Path) -> AdapterFile:
+def _decode(v: Tensor, settings: str, path: Path) -> AdapterFile:
     try:
-        meta = json.loads(text)
+        meta = json.loads(settings)
         if meta["format"] != FORMAT:
             raise RequestError(
                 f"{path} has format {meta['format']}, but this version reads format {FORMAT}. "

@@ -1,10 +1,11 @@
 """The fingerprint of a base model: it tells another base, what differs in it, and why.
 
 Every tensor of a plain base (parameters and the buffers that are saved with them) is sampled at a
-fixed stride and upcast exactly, so that device, wrappers and an exact upcast do not matter. The
-fingerprint is `plain:` and 36 hex digits: SHA-256, cut to 4 bytes each, of the embeddings, of the
-linear maps, and of norms and biases; then to 3 bytes each, of the linear maps rounded to bf16 and
-to fp16, by which a base that was rounded is told from one that was trained.
+fixed stride and upcast exactly, so that device, wrappers and an exact upcast do not matter. A
+fingerprint is a kind, a colon and hex digits; here `plain:` and 36 of them. They are SHA-256, cut
+to 4 bytes each, of the embeddings, of the linear maps, and of norms and biases; then to 3 bytes
+each, of the linear maps rounded to bf16 and to fp16, by which a base that was rounded is told from
+one that was trained.
 
 What it does **not** cover: elements outside the sample (at most `NUM_SAMPLED` a tensor are in it;
 training changes nearly all), the tokenizer, and bases that are not plain: theirs is "", not taken.

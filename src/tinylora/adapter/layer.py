@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from tinylora.adapter import core, files
+from tinylora.adapter import core, files, text
+from tinylora.adapter.contents import smallest_store
 from tinylora.adapter.factors import module_factors, projections
 from tinylora.adapter.fingerprint import identity, take
 from tinylora.adapter.fold import FoldReport, check_foldable, folded_into, is_foldable
@@ -188,8 +189,19 @@ class TinyLora:
 
         In a folder that exists, the file is `adapter.safetensors`, which `load` finds there.
         """
+        return files.write(path, self._contents(), store)
+
+    def to_text(self, store: files.Store | None = None) -> str:
+        """The adapter as one line, `tl1:...`, that `load` takes wherever it takes a file.
+
+        Args:
+            store: the precision of v; None: the one with the fewest bits that loses nothing.
+        """
+        return text.encode(self._contents(), store or smallest_store(self.v))
+
+    def _contents(self) -> files.AdapterFile:
         base, revision = self.base
-        contents = files.AdapterFile(
+        return files.AdapterFile(
             v=self.v.detach(),
             config=self.config,
             modules=files.modules_hash(self.modules_by_group),
@@ -198,7 +210,6 @@ class TinyLora:
             revision=revision,
             fingerprint=self.fingerprint,
         )
-        return files.write(path, contents, store)
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

@@ -15,22 +15,23 @@ RISK = (
 )
 
 
-def load(model: nn.Module, path: str | Path, *, force: bool = False) -> TinyLora:
-    """Attach the adapter of a file, or of a run folder, to its base model.
+def load(model: nn.Module, source: str | Path, *, force: bool = False) -> TinyLora:
+    """Attach an adapter to its base model.
 
     Args:
+        source: a file, a run folder, a hub id, or an adapter's text (`tl1:...`).
         force: attach it to another base all the same, where v fits, with a warning: its numbers
             then act on other directions than those they were trained for.
 
     Raises:
-        RequestError: there is no adapter at `path`, or it was trained on another base or other
+        RequestError: there is no adapter at `source`, or it was trained on another base or other
             modules.
     """
-    contents = files.read(path)
-    _check_base(model, contents, str(path), force)
+    contents = files.read(source)
+    _check_base(model, contents, str(source), force)
     adapter = attach(model, contents.config)
     try:
-        _check_modules(adapter, contents, str(path), force)
+        _check_modules(adapter, contents, str(source), force)
         adapter.set_values(contents.v)
     except BaseException:
         adapter.detach()
@@ -49,16 +50,16 @@ def base_problem(model: nn.Module, contents: files.AdapterFile) -> str:
     return f"{mismatch.what}{f' ({known})' if known else ''}. {mismatch.cause} {mismatch.cure}"
 
 
-def _check_base(model: nn.Module, contents: files.AdapterFile, path: str, force: bool) -> None:
+def _check_base(model: nn.Module, contents: files.AdapterFile, name: str, force: bool) -> None:
     if problem := base_problem(model, contents):
-        _refuse(f"{path} was trained on other weights than this model's: {problem}", force)
+        _refuse(f"{name} was trained on other weights than this model's: {problem}", force)
 
 
-def _check_modules(adapter: TinyLora, contents: files.AdapterFile, path: str, force: bool) -> None:
+def _check_modules(adapter: TinyLora, contents: files.AdapterFile, name: str, force: bool) -> None:
     differences = _differences(contents, adapter)
     if differences:
         _refuse(
-            f"{path} does not fit what its settings give on this model: {'; '.join(differences)}. "
+            f"{name} does not fit what its settings give on this model: {'; '.join(differences)}. "
             "Its numbers would mean something else. Load the model that it was trained on"
             f"{f', {contents.base}' if contents.base else ''}.",
             force and contents.v.shape == adapter.v.shape,
@@ -73,9 +74,12 @@ def _refuse(problem: str, force: bool) -> None:
 
 def _differences(contents: files.AdapterFile, adapter: TinyLora) -> list[str]:
     """In which ways the adapter of a file is not the one that its settings give here."""
-    modules = files.modules_hash(adapter.modules_by_group)
+    modules = files.modules_hash(adapter.modules_by_group)[: len(contents.modules)]
     pairs = {
-        "modules or groups": (f"hash {contents.modules}", f"hash {modules}"),
+        "modules or groups": (
+            f"hash {contents.modules}",
+            f"hash {modules}",
+        ),
         "modules left out": (", ".join(contents.left_out), ", ".join(adapter.left_out)),
         "shape of v": (str(tuple(contents.v.shape)), str(tuple(adapter.v.shape))),
     }
