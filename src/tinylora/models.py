@@ -59,7 +59,7 @@ def load_model(
     tokenizer = load_tokenizer(name)
     with _missing_is_a_request_error(name):
         model: Any = AutoModelForCausalLM.from_pretrained(
-            _source(name),
+            model_source(name),
             dtype=DTYPES[dtype],
             device_map={"": place},
             **_quantization(quantize, dtype),
@@ -131,7 +131,7 @@ def quantization_of(model: Any) -> str:
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a model."""
     with _missing_is_a_request_error(name):
-        return AutoTokenizer.from_pretrained(_source(name))
+        return AutoTokenizer.from_pretrained(model_source(name))
 
 
 def resolved_dtype(dtype: str, device: str) -> str:
@@ -142,7 +142,7 @@ def resolved_dtype(dtype: str, device: str) -> str:
 
 def load_skeleton(name: str) -> Any:
     """The model without its weights (on the meta device): enough to see its modules and shapes."""
-    source = _source(name)
+    source = model_source(name)
     with _missing_is_a_request_error(name), torch.device("meta"):
         config = AutoConfig.from_pretrained(source)
         model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
@@ -203,7 +203,7 @@ def check_context(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: 
     )
 
 
-def _source(name: str) -> str | Path:
+def model_source(name: str) -> str | Path:
     """Where transformers finds the model: a folder that exists, or a hub id."""
     if name == "pocket":
         from tinylora.pocket import model_folder

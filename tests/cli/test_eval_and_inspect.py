@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tinylora.adapter.files import read, write
 from tinylora.cli import main
 from tinylora.cli.eval import AllOptions, task_settings, with_recorded
 from tinylora.estimators import binomial_p
+from tinylora.models import load_model
 
 
 def test_eval_measures_what_the_run_measured(finished_run: Path, tmp_path: Path) -> None:
@@ -212,3 +214,128 @@ def test_inspect_says_everything_in_an_adapter_file(
     assert "26 bytes of numbers" in printed
     assert "rank = 2" in printed
     assert printed.count("\nv[") == 13
+
+
+def adapter_of(finished_run: Path) -> str:
+    return str(finished_run / "adapter.safetensors")
+
+
+def text_of(adapter: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that inspect prints."""
+    assert main(["inspect", adapter]) == 0
+    return capsys.readouterr().out.rsplit("As one line: ", 1)[1].strip()
+
+
+def test_a_text_is_taken_wherever_a_file_is(
+    finished_run: Path,
+    tiny_folder: Path,
+    task_name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = text_of(adapter_of(finished_run), capsys)
+    assert main(["inspect", text]) == 0
+    assert "An adapter of 13 numbers: 13 groups of modules, u = 1." in capsys.readouterr().out
+    figures = []
+    for name in (text, adapter_of(finished_run)):
+        argv = ["eval", f"--adapter={name}", f"--model={tiny_folder}", f"--task={task_name}"]
+        assert main([*argv, "--device=cpu", f"--json={tmp_path / 'a.json'}"]) == 0
+        figures.append(json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["greedy"])
+    assert figures[0] == figures[1]
+
+
+def test_a_text_longer_than_a_file_name_may_be_is_no_path() -> None:
+    """196 numbers in fp32 are more than a thousand characters."""
+    options = with_recorded(AllOptions(adapter="tl1:" + "A" * 1200))
+    assert options.task == "pocket"
+
+
+def test_an_adapter_of_another_base_is_refused_unless_forced(
+    finished_run: Path, task_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["eval", f"--adapter={finished_run}", "--dtype=bf16", f"--task={task_name}"]
+    assert main([*argv, "--problems=2", "--samples=1", "--device=cpu"]) == 2
+    said = capsys.readouterr().err
+    assert "the same weights, rounded to bf16. Load the base with dtype=torch.float32" in said
+    assert "--force" in said
+    with pytest.warns(UserWarning, match="loaded all the same; its numbers then act on other"):
+        assert main([*argv, "--problems=2", "--samples=1", "--device=cpu", "--force"]) == 0
+
+
+def test_inspect_says_whether_the_base_at_hand_is_the_adapters(
+    finished_run: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options, answer in (
+        ([], "tiny is not on this machine under that name; name it by --model"),
+        ([f"--model={tiny_folder}"], f"{tiny_folder} is the base it was trained on"),
+        (["--model=pocket"], "pocket differs: the embeddings, linear maps and norms or biases"),
+    ):
+        assert main(["inspect", str(finished_run), *options]) == 0
+        assert f"The base at hand: {answer}" in capsys.readouterr().out
+
+
+def test_inspect_shows_leading_singular_values_and_gaps(
+    tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(tiny_folder), "--rank=3"]) == 0
+    row = next(r for r in capsys.readouterr().out.splitlines() if "1.mlp.up_proj" in r)
+    weight = load_model(str(tiny_folder), device="cpu").model.model.layers[1].mlp.up_proj.weight
+    s = torch.linalg.svdvals(weight.detach().double()).tolist()
+    cells = [cell.split() for cell in row.split("│")[2:6]]
+    assert cells[0] + cells[1] == [f"{value:.4g}" for value in s[:4]]
+    gaps = [1 - after / before for before, after in pairwise(s[:4])]
+    assert cells[2] + cells[3] == [f"{gap:.2%}" for gap in gaps]
+
+
+def test_inspect_says_what_near_equal_values_lead_to(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model(str(tiny_folder), device="cpu").model
+    layer = model.model.layers[0].self_attn
+    with torch.no_grad():
+        layer.q_proj.weight.copy_(torch.diag(torch.tensor([3.0, 3.0] + 14 * [1.0])))
+        layer.o_proj.weight.copy_(torch.diag(torch.tensor([3.0, 2.0, 2.0] + 13 * [1.0])))
+    model.save_pretrained(tmp_path)
+    assert main(["inspect", str(tmp_path)]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert any("0.self_attn.q_proj" in row and ": rotated" in row for row in rows)
+    assert any("0.self_attn.o_proj" in row and ": left out" in row for row in rows)
+
+
+def test_inspect_shows_no_singular_values_where_there_are_no_weights_or_they_are_not_wanted(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(tiny_folder), "--spectrum=no"]) == 0
+    assert "singular" not in capsys.readouterr().out.lower()
+    shutil.copy(tiny_folder / "config.json", tmp_path)
+    assert main(["inspect", str(tmp_path)]) == 0
+    assert "shown where the weights are on this machine" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path), "--spectrum=yes"]) == 2
+
+
+def test_inspect_of_a_large_model_asks_before_it_takes_minutes(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tinylora.cli.inspect.MANY_WEIGHTS", 100)
+    assert main(["inspect", str(tiny_folder)]) == 0
+    assert "--spectrum yes" in capsys.readouterr().out
+    assert main(["inspect", str(tiny_folder), "--spectrum=yes"]) == 0
+    assert "Leading singular values" in capsys.readouterr().out
+
+
+def test_inspect_finds_an_adapter_by_its_hub_id(
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--someone--thirteen"
+    (repository / "snapshots" / ("c" * 40)).mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("c" * 40)
+    shutil.copy(adapter_of(finished_run), repository / "snapshots" / ("c" * 40))
+    assert main(["inspect", "someone/thirteen"]) == 0
+    assert "An adapter of 13 numbers" in capsys.readouterr().out
+    assert main(["inspect", "someone/nothing"]) == 2
+    assert "the hub gave no model of that name" in capsys.readouterr().err

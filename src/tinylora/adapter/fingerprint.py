@@ -92,6 +92,18 @@ def compare(there: str, here: str) -> Mismatch | None:
     return Mismatch(f"the {_listed(differing)} differ", *_cause(file, model, differing))
 
 
+def described(text: str) -> str:
+    """A fingerprint in words."""
+    if not text:
+        return "not taken"
+    if not text.startswith("plain:"):
+        return text
+    parts = _parse(text)
+    exact = [name for name in ROUNDED if parts[name] == parts["linear maps"][: WIDTHS[-1]]]
+    hashes = ", ".join(f"{part} {parts[part]}" for part in PARTS)
+    return f"plain weights, exact in {' and in '.join(exact) or 'fp32'}; {hashes}"
+
+
 def identity(model: nn.Module) -> tuple[str, str]:
     """Name and commit of the base model; of a local folder the last part, never the whole path.
 

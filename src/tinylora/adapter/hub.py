@@ -23,7 +23,7 @@ def download(name: str, file_name: str) -> Path:
     from huggingface_hub.utils import logging
 
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would tell of each of its attempts
+    logging.set_verbosity(logging.ERROR)  # it would tell of each of its attempts
     try:
         return Path(hf_hub_download(name, file_name))
     except (OSError, ValueError, EntryNotFoundError) as error:

@@ -1,5 +1,6 @@
 """`tinylora eval`: how good a base model or an adapter is, with controls or beside another one."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,8 @@ class Options:
     adapter: Annotated[
         str | None,
         tyro.conf.arg(
-            help="an adapter file, or a run folder",
-            metavar="PATH",
+            help="an adapter file, a run folder, a hub id, or an adapter's text (tl1:...)",
+            metavar="ADAPTER",
             help_behavior_hint="(default: none, the base model)",
         ),
     ] = None
@@ -136,6 +137,14 @@ class Options:
             help_behavior_hint="",
         ),
     ] = False
+    force: Annotated[
+        bool,
+        tyro.conf.arg(
+            help="load an adapter onto another base than its own all the same: its numbers then "
+            "act on other directions than those they were trained for",
+            help_behavior_hint="",
+        ),
+    ] = False
     compare: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
@@ -192,10 +201,11 @@ def with_recorded(options: Any) -> Any:
     """
     recorded: dict[str, Any] = {}
     for adapter in (options.adapter, *options.compare):
-        path = Path(adapter or BASE)
-        recipe = (path.parent if path.is_file() else path) / "config.yaml"
-        if recipe.is_file():
-            recorded = load_recipe(recipe)
+        path = adapter or BASE
+        folder = os.path.dirname(path) if os.path.isfile(path) else path
+        recipe = os.path.join(folder, "config.yaml")
+        if os.path.isfile(recipe):  # a text is no path, and may be too long for one
+            recorded = load_recipe(Path(recipe))
             break
     is_same_task = options.task in (None, recorded.get("task"))
     for name, setting in RECORDED.items():

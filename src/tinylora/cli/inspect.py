@@ -1,10 +1,10 @@
 """`tinylora inspect`: what a model offers to adapt, or what an adapter file holds."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -12,8 +12,13 @@ from tinylora.cli.options import parse
 from tinylora.errors import RequestError
 
 if TYPE_CHECKING:
-    from tinylora.adapter.modules import LinearMap
+    from rich.console import Console
 
+    from tinylora.adapter.files import AdapterFile
+    from tinylora.adapter.modules import LinearMap
+    from tinylora.config import AdapterConfig
+
+MANY_WEIGHTS = 10**9
 DESCRIPTION = """What a model offers to adapt, or what an adapter file holds."""
 
 
@@ -24,10 +29,34 @@ class Options:
     what: Annotated[
         tyro.conf.Positional[str],
         tyro.conf.arg(
-            help="pocket, a model's folder or hub id, an adapter file, or a run folder",
+            help="pocket, a model's folder or hub id; an adapter file, a run folder, an adapter's "
+            "hub id or text (tl1:...)",
             metavar="MODEL|ADAPTER",
         ),
     ]
+    model: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help="for an adapter: the base to check it against",
+            metavar="TEXT",
+            help_behavior_hint="(default: the one it names, if that is on this machine)",
+        ),
+    ] = None
+    spectrum: Annotated[
+        Literal["auto", "yes", "no"],
+        tyro.conf.arg(
+            help="for a model: singular values of its maps (auto: where the weights are on this "
+            "machine, and at most a billion)",
+        ),
+    ] = "auto"
+    rank: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help="for a model: how many singular directions are kept",
+            metavar="INT",
+            help_behavior_hint="(default: 2)",
+        ),
+    ] = None
     num_groups: Annotated[
         str | None,
         tyro.conf.arg(
@@ -58,49 +87,86 @@ def run(argv: Sequence[str]) -> None:
     """Run the verb."""
     options = parse(Options, argv, "inspect", DESCRIPTION)
     from tinylora.adapter.files import FILE_NAME
+    from tinylora.adapter.text import is_text
 
-    path = Path(options.what).expanduser()
-    if path.is_file() or (path / FILE_NAME).is_file():
-        show_adapter(path)
-    elif (path / "config.yaml").is_file():
+    what = os.path.expanduser(options.what)
+    if is_text(what) or os.path.isfile(what) or os.path.isfile(os.path.join(what, FILE_NAME)):
+        show_adapter(what, options.model)
+    elif os.path.isfile(os.path.join(what, "config.yaml")):
         raise RequestError(
-            f"{path} is a run that has no adapter yet: it still trains, or it was interrupted. Go "
-            f'on with it by "tinylora train --resume --output {path}".'
+            f"{what} is a run that has no adapter yet: it still trains, or it was interrupted. Go "
+            f'on with it by "tinylora train --resume --output {what}".'
         )
-    elif path.suffix == ".safetensors":
-        raise RequestError(f"There is no adapter file {path}. Give a file, or a run folder.")
+    elif what.endswith(".safetensors"):
+        raise RequestError(f"There is no adapter file {what}. Give a file, or a run folder.")
     else:
+        show_model_or_hub_adapter(options)
+
+
+def show_model_or_hub_adapter(options: Options) -> None:
+    """A hub id is that of a model; failing that, of an adapter."""
+    from tinylora.adapter import hub
+
+    try:
         show_model(options)
+    except RequestError:
+        if not hub.is_hub_id(options.what) or options.targets is not None:
+            raise
+        with suppress(RequestError):
+            show_adapter(options.what, options.model)
+            return
+        raise
 
 
-def show_adapter(path: Path) -> None:
-    """Everything in the file, in words."""
+def show_adapter(source: str, model: str | None) -> None:
+    """Everything in the adapter, in words, and whether the base at hand is its base."""
     from rich.console import Console
 
-    from tinylora.adapter import files
+    from tinylora.adapter import files, fingerprint
+    from tinylora.adapter.contents import smallest_store
+    from tinylora.adapter.text import encode
 
-    held = files.read(path)
+    held = files.read(source)
     num_groups, u = held.v.shape
     settings = ", ".join(f"{name} = {value}" for name, value in held.config.model_dump().items())
     left_out = ", ".join(held.left_out) or "none"
     lines = [
-        f"An adapter of {num_groups * u} numbers: {num_groups} groups of modules, u = {u}.",
+        f"An adapter of {num_groups * u} numbers: {num_groups} group{'s' * (num_groups > 1)} of "
+        f"modules, u = {u}.",
         f"Precision: {held.v.dtype}, {held.v.numel() * held.v.element_size()} bytes of numbers.",
         f"Base model: {held.base or 'not recorded'}"
         + (f" at {held.revision}" * bool(held.revision)),
-        f"Fingerprint of the base: {held.fingerprint or 'not taken'}",
+        f"Fingerprint of the base: {fingerprint.described(held.fingerprint)}",
+        f"The base at hand: {base_at_hand(held, model)}",
         f"Settings: {settings}",
         f"Modules left out, because their weights do not define the directions: {left_out}",
         f"Hash of the modules' names: {held.modules}",
         f"|v| = {float(held.v.float().norm()):.6g}",
         *(f"v[{i}] = {_numbers(row.float().tolist())}" for i, row in enumerate(held.v)),
+        f"As one line: {encode(held, smallest_store(held.v))}",
     ]
     for line in lines:
         Console().print(line, soft_wrap=True, highlight=False, markup=False)
 
 
+def base_at_hand(held: "AdapterFile", model: str | None) -> str:
+    """Whether the model that was named, or else the one that the adapter names, is its base."""
+    from tinylora.adapter.loading import base_problem
+    from tinylora.cli.quiet import quieten
+    from tinylora.mapped import is_here, mapped_model
+
+    name = model or held.base
+    if not held.fingerprint:
+        return "not checked, because no fingerprint was taken"
+    if model is None and not (name and is_here(name)):
+        return f"{name or 'its base'} is not on this machine under that name; name it by --model"
+    quieten(name)
+    problem = base_problem(mapped_model(name), held)
+    return f"{name} differs: {problem}" if problem else f"{name} is the base it was trained on"
+
+
 def show_model(options: Options) -> None:
-    """The matched linear maps, and how they would share."""
+    """The matched linear maps, how they would share, and what an SVD keeps of each."""
     from rich.console import Console
 
     from tinylora.adapter.modules import linear_maps
@@ -109,7 +175,7 @@ def show_model(options: Options) -> None:
     from tinylora.models import load_skeleton
     from tinylora.train.tables import module_table, sharing_table
 
-    names = ("num_groups", "sharing", "targets")
+    names = ("rank", "num_groups", "sharing", "targets")
     chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     config = AdapterConfig(**chosen)
     quieten(options.what)
@@ -134,6 +200,26 @@ def show_model(options: Options) -> None:
     console.print(
         f"With u numbers a group, {num_groups} x u are trained; without sharing, {len(maps)} x u."
     )
+    show_spectrum(options, config, num_weights, console)
+
+
+def show_spectrum(
+    options: Options, config: "AdapterConfig", num_weights: int, console: "Console"
+) -> None:
+    """The leading singular values, where they are wanted and the weights are here."""
+    from tinylora.adapter.modules import linear_maps
+    from tinylora.cli.spectrum import spectrum_table
+    from tinylora.mapped import is_here, mapped_model
+
+    if options.spectrum == "no":
+        return
+    if options.spectrum == "auto" and not is_here(options.what):
+        console.print("Singular values are shown where the weights are on this machine.")
+    elif options.spectrum == "auto" and num_weights > MANY_WEIGHTS:
+        console.print("Singular values of so large a model take minutes: --spectrum yes")
+    else:
+        maps = linear_maps(mapped_model(options.what), config.targets, config.layers)
+        console.print(spectrum_table(maps, config, console))
 
 
 def every_linear_map(model: Any) -> "list[LinearMap]":

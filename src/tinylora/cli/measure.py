@@ -36,13 +36,13 @@ def measure(options: Any) -> None:
     exam = make_exam(base, task, options)
     held: dict[str, Any] = {}
     bare = exam.both(TransformersEngine(UntrainedPolicy(base.model))) if options.controls else None
-    with policy_of(base, options.adapter) as policy:
+    with policy_of(base, options.adapter, options.force) as policy:
         first = exam.both(TransformersEngine(policy))
         if bare is not None:
             held["controls"] = measure_controls(exam, policy, bare, options.seed)
     second = None
     for name in options.compare:  # one, or none
-        with policy_of(base, name) as policy:
+        with policy_of(base, name, options.force) as policy:
             second = exam.both(TransformersEngine(policy))
         held["compare"] = compared(exam, name, first, second)
     result = {**head(base, exam, options), **summaries(first), **held}
@@ -102,12 +102,12 @@ def load_base(options: Any) -> Base:
 
 
 @contextmanager
-def policy_of(base: Base, adapter: str | None) -> Iterator[Policy]:
+def policy_of(base: Base, adapter: str | None, force: bool) -> Iterator[Policy]:
     """Inside, the base model with the adapter on it; without one for None and "base"."""
     if adapter in (None, BASE):
         yield UntrainedPolicy(base.model)
         return
-    attached = load(base.model, str(adapter))
+    attached = load(base.model, str(adapter), force=force)
     try:
         yield TinyLoraPolicy(attached)
     finally:

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from itertools import count
 
 from tinylora.config import TrainConfig, server_addresses
-from tinylora.models import Base
-from tinylora.models import _source as model_source
+from tinylora.models import Base, model_source
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Engine
 from tinylora.rollout.lora import LoraEngine, LoraServer, version_folder

@@ -27,7 +27,7 @@ def sharing_table(maps: Sequence[LinearMap], config: AdapterConfig) -> tuple[int
     names = [linear.name for linear in maps]
     groups = assign_groups(names, config.num_groups, config.sharing)
     header, *rows = table(groups, config.u)
-    prefix = _common_prefix(names)
+    prefix = common_prefix(names)
     title = f"{len(groups)} group{'s' * (len(groups) > 1)}, {config.sharing} (under {prefix})"
     shown = Table(*_without_numbers(header), title=title, title_justify="left")
     for row in rows:
@@ -41,7 +41,7 @@ def _without_numbers(row: Sequence[str]) -> list[str]:
     return [group, modules, first, last]
 
 
-def _common_prefix(names: Sequence[str]) -> str:
+def common_prefix(names: Sequence[str]) -> str:
     """The leading parts that all names have in common; there is one name at least."""
     parts = [set(column) for column in zip(*(name.split(".") for name in names), strict=False)]
     shared = list(takewhile(lambda values: len(values) == 1, parts))
