@@ -102,7 +102,8 @@ def check_quantize(name: str, quantize: str) -> None:
             'pip install "tinylora[quantized]".'
         )
     with _missing_is_a_request_error(name):
-        stored = getattr(AutoConfig.from_pretrained(_source(name)), "quantization_config", None)
+        found = AutoConfig.from_pretrained(model_source(name))
+    stored = getattr(found, "quantization_config", None)
     if stored is not None:
         method = stored.get("quant_method", "an unnamed method")
         raise RequestError(

@@ -1,5 +1,6 @@
 """Adapters on the hub: the file of a repository, downloaded once and kept by huggingface_hub."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -20,10 +21,10 @@ def download(name: str, file_name: str) -> Path:
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
-    from huggingface_hub.utils import logging
+    from huggingface_hub.utils.logging import get_verbosity, set_verbosity
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # it would tell of each of its attempts
+    verbosity = get_verbosity()
+    set_verbosity(logging.ERROR)  # it would tell of each of its attempts
     try:
         return Path(hf_hub_download(name, file_name))
     except (OSError, ValueError, EntryNotFoundError) as error:
@@ -34,4 +35,4 @@ def download(name: str, file_name: str) -> Path:
             "online for one on the hub."
         ) from error
     finally:
-        logging.set_verbosity(verbosity)
+        set_verbosity(verbosity)
