@@ -5,7 +5,8 @@ import torch
 from test_svd import decaying
 
 from tinylora.adapter import cache
-from tinylora.adapter.cache import cache_folder, cached_svd
+from tinylora.adapter.cache import cached_svd
+from tinylora.folders import cache_folder
 
 W = decaying(30, 20).float()
 

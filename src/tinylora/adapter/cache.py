@@ -6,7 +6,6 @@ keeps the disk out of it.
 """
 
 import hashlib
-import os
 import warnings
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from tinylora.adapter.svd import Factors, truncated_svd
 from tinylora.atomic import write_atomically
+from tinylora.folders import cache_folder
 
 _VERSION = "1"  # raise it when truncated_svd gives other numbers
 
@@ -32,14 +32,6 @@ def cached_svd(W: Tensor, rank: int, subspace: str = "top") -> Factors:
         factors = truncated_svd(W, rank, subspace)
         _write(path, factors)
     return factors
-
-
-def cache_folder() -> Path | None:
-    """Where factors are kept; None when the cache is off."""
-    chosen = os.environ.get("TINYLORA_CACHE")
-    if chosen is None:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinylora"
-    return None if chosen.lower() in ("", "0", "off", "none") else Path(chosen)
 
 
 def _key(W: Tensor, rank: int, subspace: str) -> str:

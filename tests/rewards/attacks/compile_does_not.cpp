@@ -1,0 +1,3 @@
+// expect: CE
+// why: no C++
+int main() { return "3" }

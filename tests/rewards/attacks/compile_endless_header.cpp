@@ -1,0 +1,4 @@
+// expect: CE
+// why: a header without end
+#include "/dev/zero"
+int main() {}

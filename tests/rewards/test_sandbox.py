@@ -1,0 +1,266 @@
+"""Hostile programs, one for each way out; and the judge where its tools are missing.
+
+Not covered: faults of the kernel. Every program here is one that a careless box would let through.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from judging import HONEST, LIMITS, ROOT, SHARED, SUM, THEIR_LIMITS, CleanRoom, attacks, judge_job
+
+from tinylora.rewards import sandbox, selftest, toolbox
+from tinylora.rewards.code import Job, SandboxUnavailable, Test, judge, judge_many
+from tinylora.rewards.sandbox import BoxFailure, RunLimits, Stage, open_box
+
+OURS = attacks(Path(__file__).parent / "attacks")
+THEIRS = attacks(SHARED / "attacks")
+
+
+@pytest.fixture
+def room(box):
+    judge(HONEST, SUM, LIMITS)
+    return CleanRoom()
+
+
+def survives(attack, limits, room):
+    verdict = judge_job(attack.job(limits))
+    assert verdict.reason in attack.header["expect"].split("|"), verdict
+    forbidden = attack.header.get("forbid")
+    assert forbidden is None or forbidden not in verdict.details["message"]
+    room.check()
+
+
+@pytest.mark.parametrize("attack", OURS, ids=lambda attack: attack.name)
+def test_the_box_holds_against(attack, room):
+    survives(attack, LIMITS, room)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not THEIRS, reason=f"there are no programs in {SHARED / 'attacks'}")
+@pytest.mark.parametrize("attack", THEIRS, ids=lambda attack: attack.name)
+def test_the_box_holds_against_programs_of_others(attack, room):
+    survives(attack, THEIR_LIMITS, room)
+
+
+def test_all_attacks_were_found():
+    assert len(OURS) == 43
+
+
+def test_an_honest_program_is_right_while_bombs_go_off(room):
+    bombs = {a.name: a.job(LIMITS) for a in OURS if a.name in ("fork_bomb", "flood_stdout")}
+    honest = [Job(HONEST, (Test(f"{n} 2", f"{n + 2}"),), LIMITS) for n in range(12)]
+    with ThreadPoolExecutor(2) as pool:
+        exploding = {name: pool.submit(judge_job, job) for name, job in bombs.items()}
+        assert [verdict.reason for verdict in judge_many(honest)] == ["AC"] * 12
+        assert exploding["fork_bomb"].result().reason == "TLE"
+        assert exploding["flood_stdout"].result().reason == "OLE"
+    room.check()
+
+
+SLEEPER = """
+from judging import SUM
+from tinylora.rewards.code import Limits, judge
+from tinylora.rewards.selftest import mechanism_for
+mechanism_for(False)
+print("begins", flush=True)
+judge("#include <unistd.h>\\nint main() { pause(); }", SUM, Limits(wall_s=600))
+"""
+
+
+def test_the_box_dies_with_the_judge(room, box):
+    """Killed while a program sleeps in its box, the judge leaves nothing behind."""
+    paths = f"{Path(__file__).parent}:{ROOT / 'src'}"
+    environment = {**os.environ, "PYTHONPATH": paths, "TINYLORA_CACHE": box}
+    command = [sys.executable, "-c", SLEEPER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as judging:
+        assert judging.stdout.readline() == b"begins\n"
+        wait_until(lambda: "a.out" in names_below(judging.pid))
+        judging.kill()
+    wait_until(lambda: not names_below(os.getpid()))  # orphans come to us
+
+
+def names_below(pid):
+    """The names of all living processes that descend from this one; dead children are reaped."""
+    parents, names = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            about = path.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        name, state, parent = re.fullmatch(r"\d+ \((.*)\) (.) (\d+) .*\n", about).groups()
+        if state == "Z" and int(parent) == os.getpid():
+            os.waitpid(int(path.parent.name), 0)
+        elif state != "Z":
+            parents[int(path.parent.name)], names[int(path.parent.name)] = int(parent), name
+    return [names[child] for child in names if is_below(child, pid, parents)]
+
+
+def is_below(child, pid, parents):
+    while child in parents:
+        child = parents[child]
+        if child == pid:
+            return True
+    return False
+
+
+def wait_until(is_so):
+    deadline = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_it_works_for_a_user_who_is_not_root(box):
+    if os.geteuid() != 0:
+        pytest.skip("this is not root, so the other tests have shown it")
+    room = Path(tempfile.mkdtemp(prefix="tinylora-nobody-", dir="/var/tmp"))
+    try:
+        shutil.chown(room, 65534, 65534)
+        shutil.copytree(ROOT / "src/tinylora", room / "src/tinylora", symlinks=True)
+        subprocess.run(["chmod", "-R", "a+rX", room / "src"], check=True)
+        script = f"""
+import sys, os
+from tinylora.rewards.code import Test, judge
+os.chdir("/")
+print(judge({HONEST!r}, [Test("1 2", "3")]).reason, os.geteuid())
+"""
+        done = subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c",
+             script],
+            capture_output=True, text=True, cwd=room,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{room}/src", "HOME": str(room),
+                 "TINYLORA_CACHE": f"{room}/cache"},
+        )  # fmt: skip
+        if "Permission denied" in done.stderr and sys.executable in done.stderr:
+            pytest.skip(f"user 65534 may not run {sys.executable}")
+        assert done.stdout == "AC 65534\n", done.stderr
+    finally:
+        shutil.rmtree(room)
+
+
+# ---- where it cannot be had
+
+
+@pytest.fixture
+def unproved(monkeypatch):
+    """As in a new process: nothing is known about this machine yet."""
+    caches = (selftest._prove, toolbox.bwrap, toolbox._toolbox, toolbox._headers)
+    for cached in caches:
+        cached.cache_clear()
+    yield monkeypatch
+    monkeypatch.undo()
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.fixture
+def public_folder():
+    """pytest's own folders are closed to the user that the box runs under."""
+    with tempfile.TemporaryDirectory(prefix="tinylora-tests-", dir="/var/tmp") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+def fake(folder, name, script):
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_without_bubblewrap_it_refuses_with_the_cure(unproved, tmp_path):
+    unproved.setenv("PATH", str(tmp_path))
+    with pytest.raises(SandboxUnavailable, match=r"no bubblewrap.*apt-get install bubblewrap"):
+        judge(HONEST, SUM)
+
+
+def test_an_old_bubblewrap_is_refused(unproved, tmp_path):
+    fake(tmp_path, "bwrap", "echo bubblewrap 0.6.1")
+    unproved.setenv("PATH", str(tmp_path))
+    with pytest.raises(SandboxUnavailable, match=r"bubblewrap 0\.6\.1, but the judge needs 0\.8"):
+        judge(HONEST, SUM)
+
+
+def test_without_a_compiler_it_refuses_with_the_cure(unproved, tmp_path):
+    fake(tmp_path, "bwrap", "echo bubblewrap 0.8.0")
+    unproved.setenv("PATH", str(tmp_path))
+    with pytest.raises(SandboxUnavailable, match=r"no g\+\+ on PATH.*apt-get install g\+\+"):
+        judge(HONEST, SUM)
+
+
+def test_forbidden_name_spaces_are_refused_with_the_cure(box, unproved, public_folder):
+    """What bubblewrap says in a stock container is passed on, and nothing runs without a wall."""
+    said = "bwrap: No permissions to create new namespace"
+    script = f'[ "$1" = --version ] && echo bubblewrap 0.8.0 && exit 0; echo "{said}" >&2; exit 1'
+    fake(public_folder, "bwrap", script)
+    unproved.setenv("PATH", f"{public_folder}:{os.environ['PATH']}")
+    with pytest.raises(SandboxUnavailable, match=f"{said}.*seccomp=unconfined"):
+        judge(HONEST, SUM)
+
+
+def test_a_wall_that_does_not_hold_is_refused(box, unproved, public_folder):
+    """A bubblewrap that lets its program out is found by the trial, before any program runs."""
+    real = shutil.which("bwrap")
+    opened = '[ "$1" = --version ] || set -- --unshare-user --ro-bind /etc /etc "$@"'
+    fake(public_folder, "bwrap", f'{opened}; exec {real} "$@"')
+    unproved.setenv("PATH", f"{public_folder}:{os.environ['PATH']}")
+    with pytest.raises(SandboxUnavailable, match=r'does not hold: its trial "escape"'):
+        judge(HONEST, SUM)
+
+
+def test_tools_that_another_user_could_change_are_refused(tmp_path):
+    folder = tmp_path / "judge"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(SandboxUnavailable, match=r"only user .* may be able to write it"):
+        toolbox._own_folder(folder)
+
+
+def test_without_a_wall_it_warns_and_every_verdict_says_so(box):
+    selftest._warn.cache_clear()
+    with pytest.warns(UserWarning, match="without a wall"):
+        verdict = judge(HONEST, SUM, LIMITS, unsafe_no_sandbox=True)
+    assert (verdict.reason, verdict.details["sandbox"]) == ("AC", "none")
+    spinning = judge("int main() { for (;;) {} }", SUM, LIMITS, unsafe_no_sandbox=True)
+    assert (spinning.reason, spinning.details["sandbox"]) == ("TLE", "none")
+    assert judge("int main( {", SUM, LIMITS, unsafe_no_sandbox=True).reason == "CE"
+
+
+def test_without_a_wall_daemons_die_as_well(room):
+    daemon = next(attack for attack in OURS if attack.name == "daemon")
+    job = daemon.job(LIMITS)
+    with warnings.catch_warnings(action="ignore"):
+        assert judge(job.source, job.tests, LIMITS, unsafe_no_sandbox=True).reason == "AC"
+    room.check()
+
+
+# ---- when the box itself breaks
+
+
+def test_a_box_that_breaks_is_no_verdict(room, monkeypatch):
+    """Three times, then IE without a score; and nothing of it is remembered."""
+    source = HONEST + "// broken box\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(sandbox, "_as_nobody", lambda: ["false"])
+        verdict = judge(source, SUM, LIMITS)
+    assert (verdict.score, verdict.reason) == (None, "IE")
+    assert "the box broke down" in verdict.details["message"]
+    assert judge(source, SUM, LIMITS).reason == "AC"
+    room.check()
+
+
+def test_limits_that_cannot_be_set_are_the_judge_s_fault(room):
+    stage = Stage(("/nothing",))
+    with open_box(stage, "bwrap") as opened, pytest.raises(BoxFailure, match="within its limits"):
+        opened.run(b"", RunLimits(1, 1, 1 << 30, 1 << 20, 16, open_files=1 << 40))
+    room.check()
