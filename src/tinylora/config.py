@@ -309,6 +309,17 @@ class TrainConfig(TaskConfig):
     eval_samples: int = Field(
         default=4, ge=1, description="answers to each test problem for the sampled accuracy"
     )
+    eval_every: Annotated[int | None, OrNone] = Field(
+        default=None,
+        ge=1,
+        description="measure greedy accuracy on validation problems every N steps, and keep the "
+        "best adapter beside the last (none: off)",
+    )
+    validation_problems: int = Field(
+        default=256,
+        ge=1,
+        description="training problems that are held out for that (one in five at most)",
+    )
     output: Annotated[str | None, OrNone] = Field(
         default=None, description="the run folder (none: a new one under runs/)"
     )
@@ -357,6 +368,11 @@ class TrainConfig(TaskConfig):
             raise ValueError(
                 f"params = {self.params} with method = {self.method}, whose count follows from "
                 "its rank and its maps. Leave params out, or use method = tinylora."
+            )
+        if self.eval_every is not None and self.eval_every > self.steps:
+            raise ValueError(
+                f"eval_every = {self.eval_every}, but the run has {self.steps} steps, so it would "
+                f"never be validated. Use eval_every <= {self.steps}."
             )
         chosen = [name for name in BUDGET_KEYS if name in self.adapter.model_fields_set]
         if self.params is not None and chosen:

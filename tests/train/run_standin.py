@@ -7,9 +7,11 @@ import torch
 
 from standins import SteeringPolicy, low_token_task, text, tiny_model
 from tinylora.config import TrainConfig
+from tinylora.evaluate import Exam
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.train.grpo import train_grpo
 from tinylora.train.metrics import RunLog
+from tinylora.train.validation import Validation, hold_out
 
 CONFIG = TrainConfig(
     steps=10,
@@ -19,6 +21,8 @@ CONFIG = TrainConfig(
     learning_rate=5e-2,
     num_iterations=2,
     kl_coef=0.01,
+    eval_every=3,
+    validation_problems=4,
 )
 
 
@@ -26,17 +30,23 @@ def main(folder: Path) -> None:
     policy = SteeringPolicy(tiny_model())
     engine = TransformersEngine(policy)
     log = RunLog(folder, CONFIG.steps)
+    task, held_out = hold_out(low_token_task(), CONFIG)
+    exam = Exam(task, text(), held_out, temperature=1.0, samples=1, seed=0)
+    validation = Validation(lambda: exam.greedy(engine).accuracy, CONFIG.eval_every or 0)
     train_grpo(
         policy,
         engine,
-        low_token_task(),
+        task,
         text(),
         CONFIG,
         log,
         checkpoint_folder=folder / "checkpoint",
         resume=True,
+        validation=validation,
     )
-    torch.save(policy.v.detach(), folder / "v.pt")
+    assert validation.best is not None
+    best = {**validation.best.state, "step": validation.best.step}
+    torch.save({"last": policy.v.detach(), **best}, folder / "v.pt")
 
 
 if __name__ == "__main__":

@@ -196,17 +196,11 @@ def with_pair(options: Any) -> Any:
 def with_recorded(options: Any) -> Any:
     """What was not given is as it was in the run that the adapters belong to, the first first.
 
-    An adapter belongs to a run if it is the run's folder, or a file in one. How the task is read
-    and asked is as it was only for the run's own task.
+    How the task is read and asked is as it was only for the run's own task.
     """
-    recorded: dict[str, Any] = {}
-    for adapter in (options.adapter, *options.compare):
-        path = adapter or BASE
-        folder = os.path.dirname(path) if os.path.isfile(path) else path
-        recipe = os.path.join(folder, "config.yaml")
-        if os.path.isfile(recipe):  # a text is no path, and may be too long for one
-            recorded = load_recipe(Path(recipe))
-            break
+    folders = [_run_folder(adapter) for adapter in (options.adapter, *options.compare)]
+    recipes = [os.path.join(folder, "config.yaml") for folder in folders]
+    recorded = next((load_recipe(Path(r)) for r in recipes if os.path.isfile(r)), {})
     is_same_task = options.task in (None, recorded.get("task"))
     for name, setting in RECORDED.items():
         if getattr(options, name) is None:
@@ -215,6 +209,13 @@ def with_recorded(options: Any) -> Any:
         if getattr(options, name) is None and (is_same_task or name in CHAT_FIELDS):
             setattr(options, name, recorded.get(name))
     return options
+
+
+def _run_folder(adapter: str | None) -> str:
+    """The run of an adapter: its folder, or that of a file in it or in its `best/`."""
+    path = adapter or BASE  # by os.path: a text is no path, and may be too long for one
+    folder = os.path.normpath(os.path.dirname(path) if os.path.isfile(path) else path)
+    return os.path.dirname(folder) if os.path.basename(folder) == "best" else folder
 
 
 def task_settings(options: Any) -> TaskConfig:

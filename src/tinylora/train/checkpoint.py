@@ -1,8 +1,9 @@
 """The state of a run on disk, such that a kill at any moment costs steps and never changes a bit.
 
-A checkpoint is the policy's numbers, the optimiser's state and the count of finished steps. The
-order of the problems and all sampling at step t are functions of (seed, t) alone, so the seed and
-the count are the whole of the randomness and of the position in the data.
+A checkpoint is the policy's numbers, the optimiser's state, the count of finished steps, and the
+best numbers that validation has seen, where there is one. The order of the problems and all
+sampling at step t are functions of (seed, t) alone, so the seed and the count are the whole of the
+randomness and of the position in the data.
 """
 
 import io
@@ -15,6 +16,7 @@ import torch
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.policy import Policy
+from tinylora.train.validation import Validation
 
 FILE_NAME = "state.pt"
 
@@ -28,7 +30,12 @@ class Optimizer(Protocol):
 
 
 def save_checkpoint(
-    folder: Path, policy: Policy, optimizer: Optimizer, step: int, seed: int
+    folder: Path,
+    policy: Policy,
+    optimizer: Optimizer,
+    step: int,
+    seed: int,
+    validation: Validation | None = None,
 ) -> None:
     """Replace the folder's checkpoint; whoever looks finds the old one or the new one, whole."""
     state = {
@@ -36,13 +43,20 @@ def save_checkpoint(
         "seed": seed,
         "policy": policy.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "best": validation and validation.state_dict(),
     }
     data = io.BytesIO()
     torch.save(state, data)
     write_atomically(folder / FILE_NAME, data.getvalue())
 
 
-def load_checkpoint(folder: Path, policy: Policy, optimizer: Optimizer, seed: int) -> int:
+def load_checkpoint(
+    folder: Path,
+    policy: Policy,
+    optimizer: Optimizer,
+    seed: int,
+    validation: Validation | None = None,
+) -> int:
     """Put the checkpoint's state back; returns how many steps were finished (0: there is none).
 
     Raises:
@@ -61,6 +75,8 @@ def load_checkpoint(folder: Path, policy: Policy, optimizer: Optimizer, seed: in
     try:
         policy.load_state_dict(state["policy"])
         optimizer.load_state_dict(state["optimizer"])
+        if validation is not None:
+            validation.load_state_dict(state["best"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise RequestError(
             f"{path} holds another policy ({error}). Resume with the settings of its config.yaml, "

@@ -38,6 +38,7 @@ from tinylora.train.rollouts import (
     rollout_metrics,
     sample_records,
 )
+from tinylora.train.validation import Validation
 
 
 class Search(Protocol):
@@ -161,6 +162,7 @@ def train_es(
     checkpoint_folder: Path,
     resume: bool = False,
     grade: Grade | None = None,
+    validation: Validation | None = None,
 ) -> Outcome:
     """Search v by forward passes alone; arguments and errors as `train_grpo`'s.
 
@@ -195,7 +197,14 @@ def train_es(
         return metrics, sample_records(rollouts, number + 1)
 
     return run_steps(
-        step, policy, replayed, config, log, checkpoint_folder=checkpoint_folder, resume=resume
+        step,
+        policy,
+        replayed,
+        config,
+        log,
+        checkpoint_folder=checkpoint_folder,
+        resume=resume,
+        validation=validation,
     )
 
 

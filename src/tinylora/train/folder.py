@@ -41,6 +41,11 @@ class RunFolder:
         return self.path / FILE_NAME
 
     @property
+    def best(self) -> Path:
+        """A folder of its own for what validation found best."""
+        return self.path / "best"
+
+    @property
     def checkpoint(self) -> Path:
         return self.path / "checkpoint"
 

@@ -52,6 +52,7 @@ from tinylora.train.rollouts import (
     sample_records,
 )
 from tinylora.train.served import check_served
+from tinylora.train.validation import Validation
 
 __all__ = [
     "Grade",
@@ -78,6 +79,7 @@ def train_grpo(
     checkpoint_folder: Path,
     resume: bool = False,
     grade: Grade | None = None,
+    validation: Validation | None = None,
 ) -> Outcome:
     """Train the policy's numbers on the task, until `config.steps` or `config.max_minutes`.
 
@@ -90,6 +92,7 @@ def train_grpo(
         checkpoint_folder: written every `checkpoint_every` steps, at the end and on Ctrl-C.
         resume: go on from the checkpoint, if there is one.
         grade: (problems, completions) -> verdicts of a whole step; None: the task's own.
+        validation: measures the policy every so many steps, and keeps the best numbers.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the running step, with the checkpoint written (a
@@ -112,6 +115,7 @@ def train_grpo(
         log,
         checkpoint_folder=checkpoint_folder,
         resume=resume,
+        validation=validation,
     )
 
 

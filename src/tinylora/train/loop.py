@@ -11,6 +11,7 @@ from tinylora.policy import Policy
 from tinylora.train.checkpoint import Optimizer, load_checkpoint, save_checkpoint
 from tinylora.train.interrupt import deferred_interrupt
 from tinylora.train.metrics import RunLog
+from tinylora.train.validation import Validation
 
 Step = Callable[[int], tuple[Mapping[str, float], list[dict[str, Any]]]]
 """Step number `step` (from 0) of an algorithm: its metrics, and samples for people to read."""
@@ -34,20 +35,26 @@ def run_steps(
     *,
     checkpoint_folder: Path,
     resume: bool = False,
+    validation: Validation | None = None,
 ) -> Outcome:
     """Take steps until `config.steps` or `config.max_minutes`; however short the time, one.
+
+    Args:
+        validation: measures after each step for which it is due, and keeps the best numbers.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the running step, with the checkpoint written (a
             second Ctrl-C does not wait).
     """
-    done = load_checkpoint(checkpoint_folder, policy, optimizer, config.seed) if resume else 0
+    done = 0
+    if resume:
+        done = load_checkpoint(checkpoint_folder, policy, optimizer, config.seed, validation)
     log.rewind(done)
     first = done
     start = time.monotonic()
 
     def save() -> None:
-        save_checkpoint(checkpoint_folder, policy, optimizer, done, config.seed)
+        save_checkpoint(checkpoint_folder, policy, optimizer, done, config.seed, validation)
 
     def is_over() -> bool:
         if config.max_minutes is None or done == first:
@@ -58,6 +65,8 @@ def run_steps(
         while done < config.steps and not interrupted() and not is_over():
             metrics, samples = step(done)
             done += 1
+            if validation is not None:
+                metrics = with_validation(metrics, validation.after(done, policy))
             log.step({"step": done, **metrics}, samples)
             if done % config.checkpoint_every == 0:
                 save()
@@ -65,3 +74,11 @@ def run_steps(
         if interrupted():
             raise KeyboardInterrupt
     return Outcome(done, time.monotonic() - start, "steps" if done >= config.steps else "time")
+
+
+def with_validation(
+    metrics: Mapping[str, float], measured: Mapping[str, float]
+) -> dict[str, float]:
+    """The step's metrics with what validation says; its time is the step's too."""
+    seconds = metrics["seconds"] + measured.get("seconds_validation", 0.0)
+    return {**metrics, **measured, "seconds": seconds}

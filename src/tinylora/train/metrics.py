@@ -23,6 +23,7 @@ from tinylora.errors import RequestError
 SHOWN = {  # metric -> how the terminal shows it
     "reward": "reward {:.3f}",
     "completion_length": "length {:.0f}",
+    "validation_accuracy": "validation {:.1%}",
     "zero_variance_share": "no variance {:.0%}",
     "v_norm": "|v| {:.3f}",
     "rollout_difference_mean": "rollout off by {:.1e}",

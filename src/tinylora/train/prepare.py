@@ -29,6 +29,7 @@ from tinylora.train.batching import check_model
 from tinylora.train.engines import check_engine
 from tinylora.train.metrics import missing_tracker
 from tinylora.train.rollouts import Text, draw_problems
+from tinylora.train.validation import hold_out
 
 MOST_PROMPTS = 10_000  # more training problems than that are not all encoded before the run,
 FIRST_PROMPTS = 1_000  # but as many as are drawn first
@@ -43,6 +44,7 @@ class Job:
     task: Task
     text: Text
     exam: Exam  # the test problems, before and after training
+    validation: Exam | None  # problems held out of training, every `eval_every` steps
     grade: Grade | None
 
 
@@ -70,15 +72,24 @@ def prepare(
         _check_gradient(maps)
         check_model(base.model)
     grade = None if reward is None else as_grade(reward, text.tokenize)
-    return Job(config, base, found, text, make_exam(config, found, text, grade), grade)
+    training, held_out = hold_out(found, config)
+
+    def exam(problems: Sequence[Problem]) -> Exam:
+        return make_exam(config, found, text, list(problems), grade)
+
+    validation = exam(held_out) if held_out else None
+    tests = exam(found.test[: config.eval_problems])
+    return Job(config, base, training, text, tests, validation, grade)
 
 
-def make_exam(config: TrainConfig, task: Task, text: Text, grade: Grade | None) -> Exam:
-    """What is measured before and after training."""
+def make_exam(
+    config: TrainConfig, task: Task, text: Text, problems: list[Problem], grade: Grade | None
+) -> Exam:
+    """These problems, asked as the settings say."""
     return Exam(
         task,
         text,
-        list(task.test[: config.eval_problems]),
+        problems,
         temperature=config.temperature,
         samples=config.eval_samples,
         seed=config.seed,
@@ -110,7 +121,8 @@ def check_request(
     maps = linear_maps(model, settings.targets, settings.layers)
     assign_groups([linear.name for linear in maps], settings.num_groups, settings.sharing)
     _check_rank(maps, settings.rank)
-    problems = [*task.test[: config.eval_problems], *_first_problems(config, task)]
+    training, held_out = hold_out(task, config)
+    problems = [*task.test[: config.eval_problems], *held_out, *_first_problems(config, training)]
     prompts = [encode(problem) for problem in problems]
     check_context(model, prompts, config.max_new_tokens or task.max_new_tokens)
     return maps

@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.table import Table
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # told apart with any kind of colour vision
+# Told apart with any kind of colour vision:
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 SMOOTH_STEPS = 9
 LEAST_SHARE = 0.01  # kinds of answers that are rarer stay out of the table
 
@@ -23,6 +24,10 @@ def end_table(summary: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for row in accuracy_rows(summary):
         table.add_row(*row)
+    if summary.get("best"):
+        table.add_section()
+        for row in best_rows(summary):
+            table.add_row(*row)
     table.add_section()
     table.add_row("numbers trained", "", f"{summary['num_trainable']:,}", _layout(summary))
     in_file = f"{summary['store']}, file {summary['file_bytes']}"
@@ -38,6 +43,17 @@ def _layout(summary: Mapping[str, Any]) -> str:
         return f"u={summary['u']}, {summary['num_groups']} groups"
     rank = f", rank {summary['rank']}" if "rank" in summary else ""
     return f"{summary['method']}{rank}"
+
+
+def best_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What validation chose: its step, and its accuracies on the test problems."""
+    best, measured = summary["best"], summary["evaluations"]["best"]
+    chosen = f"step {best['step']}, validation {best['validation_accuracy']:.1%}"
+    rows = [("best by validation", "", chosen, "")]
+    for kind in ("greedy", "sampled"):
+        gain = _gain(summary["evaluations"]["base"][kind], measured[kind], "accuracy")
+        rows.append((f"  {kind}", "", accuracy_text(measured[kind]), gain))
+    return rows
 
 
 def accuracy_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -86,6 +102,10 @@ def draw_curve(metrics: Path, summary: Mapping[str, Any], out: Path) -> None:
     axes = figure.add_subplot()
     axes.plot(steps, values, color=BLUE, alpha=0.3, linewidth=1)
     axes.plot(steps, smooth(values), color=BLUE, linewidth=2, label=f"sampled {measure}, training")
+    validated = [line for line in lines if "validation_accuracy" in line]
+    if validated:
+        points = [[line[name] for line in validated] for name in ("step", "validation_accuracy")]
+        axes.plot(*points, color=GREEN, marker="o", markersize=4, label="greedy, validation")
     for name, color, style in (("base", GREY, "--"), ("final", ORANGE, "-")):
         accuracy = summary[f"{name}_accuracy"]
         label = f"{name}, greedy on test: {accuracy:.1%}"

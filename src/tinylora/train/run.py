@@ -7,6 +7,7 @@ what was measured.
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ from tinylora.train.prepare import Job, prepare
 from tinylora.train.report import draw_curve, end_table
 from tinylora.train.sft import train_sft
 from tinylora.train.tables import sharing_table
+from tinylora.train.validation import Best, Validation
 
 ALGORITHMS = {
     "grpo": train_grpo,
@@ -94,14 +96,18 @@ def train(
     seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
     with evaluation_mode(job.base.model), open_engine(job.config, job.base) as engine_of:
         try:
-            base, saved = _train_and_save(job, engine_of, folder, resume, console)
+            base, saved, best = _train_and_save(job, engine_of, folder, resume, console)
         except KeyboardInterrupt:
             again = f'Go on with "tinylora train --resume --output {folder.path}".'
             raise KeyboardInterrupt(again) from None
         _say(console, f"Measuring what {folder.path} holds ...")
-        final = final_accuracy(job, engine_of, folder)
+        evaluations = {"base": base, "final": accuracy_of(job, engine_of, folder.path)}
+        if best is not None:
+            is_last = best.step == _num_steps(folder)  # then both files hold the same numbers
+            same = evaluations["final"] if is_last else None
+            evaluations["best"] = same or accuracy_of(job, engine_of, folder.best)
     seconds = seconds_before + time.monotonic() - start
-    summary = summarise(job, folder, base, final, saved, seconds)
+    summary = summarise(job, folder, evaluations, saved, best, seconds)
     write_json(folder.summary, summary)
     draw_curve(folder.metrics, summary, folder.curve)
     console.print(end_table(summary))
@@ -120,9 +126,9 @@ def base_accuracy(job: Job, engine: Engine, folder: RunFolder, console: Console)
     return base
 
 
-def final_accuracy(job: Job, engine_of: EngineOf, folder: RunFolder) -> dict[str, Any]:
+def accuracy_of(job: Job, engine_of: EngineOf, folder: Path) -> dict[str, Any]:
     """The same for what the folder's files hold."""
-    policy = METHODS[job.config.method].load(job.base.model, folder.path, job.config)
+    policy = METHODS[job.config.method].load(job.base.model, folder, job.config)
     try:
         return _measure(job, engine_of(policy))
     finally:
@@ -132,12 +138,13 @@ def final_accuracy(job: Job, engine_of: EngineOf, folder: RunFolder) -> dict[str
 def summarise(
     job: Job,
     folder: RunFolder,
-    base: dict[str, Any],
-    final: dict[str, Any],
+    evaluations: dict[str, dict[str, Any]],
     saved: "Saved",
+    best: Best | None,
     seconds: float,
 ) -> dict[str, Any]:
     """What `summary.json` holds."""
+    base, final = evaluations["base"], evaluations["final"]
     return {
         "model": job.base.name,
         "task": job.task.name,
@@ -155,7 +162,20 @@ def summarise(
         "store": job.config.store,
         "steps": _num_steps(folder),
         "seconds": seconds,
-        "evaluations": {"base": base, "final": final},
+        "best": None if best is None else _best_summary(job, best, evaluations["best"]),
+        "evaluations": evaluations,
+    }
+
+
+def _best_summary(job: Job, best: Best, measured: dict[str, Any]) -> dict[str, Any]:
+    """Which step validation chose, and what its file is worth on the test problems."""
+    assert job.validation is not None
+    return {
+        "step": best.step,
+        "validation_accuracy": best.accuracy,
+        "num_validation_problems": len(job.validation.problems),
+        "accuracy": measured["greedy"]["accuracy"],
+        "accuracy_sampled": measured["sampled"]["accuracy"],
     }
 
 
@@ -169,23 +189,29 @@ class Saved:
 
 def _train_and_save(
     job: Job, engine_of: EngineOf, folder: RunFolder, resume: bool, console: Console
-) -> tuple[dict[str, Any], Saved]:
-    """From the base model to the files of what was trained; returns the base's accuracy, too."""
+) -> tuple[dict[str, Any], Saved, Best | None]:
+    """From the base model to the files of what was trained; returns the base's accuracy first."""
     store = job.config.store
     policy = METHODS[job.config.method].attach(job.base.model, job.config)
     try:
         engine = engine_of(policy)
         write_config(folder, job.config)
         base = base_accuracy(job, engine, folder, console)
-        _learn(job, policy, engine, folder, resume, console)
+        validation = _validation(job, engine)
+        _learn(job, policy, engine, folder, resume, console, validation)
         saved = Saved(policy.num_trainable, policy.save(folder.path, store))
         if store != "fp32":
             trained = torch.cat([p.detach().flatten() for p in policy.parameters()])
             lost = rounding(trained, store).relative
             console.print(f"Stored in {store}: rounding moved v by {lost:.2%} of |v|.")
+        best = None if validation is None else validation.best
+        if best is not None:
+            policy.load_state_dict(best.state)
+            folder.best.mkdir(exist_ok=True)
+            policy.save(folder.best, store)
     finally:
         policy.detach()
-    return base, saved
+    return base, saved, best
 
 
 def _shape(job: Job, num_trainable: int) -> dict[str, Any]:
@@ -194,6 +220,14 @@ def _shape(job: Job, num_trainable: int) -> dict[str, Any]:
     if job.config.method in ("tinylora", "lora-xs"):
         return {"u": settings.u, "num_groups": num_trainable // settings.u}
     return {"rank": settings.rank} if job.config.method in ("lora", "vera") else {}
+
+
+def _validation(job: Job, engine: Engine) -> Validation | None:
+    """Greedy accuracy on the problems that were held out, every `eval_every` steps."""
+    exam, every = job.validation, job.config.eval_every
+    if exam is None or every is None:
+        return None
+    return Validation(lambda: exam.greedy(engine).accuracy, every)
 
 
 def _sharing(job: Job) -> Table:
@@ -205,7 +239,13 @@ def _sharing(job: Job) -> Table:
 
 
 def _learn(
-    job: Job, policy: Policy, engine: Engine, folder: RunFolder, resume: bool, console: Console
+    job: Job,
+    policy: Policy,
+    engine: Engine,
+    folder: RunFolder,
+    resume: bool,
+    console: Console,
+    validation: Validation | None,
 ) -> None:
     settings = flatten(job.config)
     log = RunLog(
@@ -222,6 +262,7 @@ def _learn(
             checkpoint_folder=folder.checkpoint,
             resume=resume,
             grade=job.grade,
+            validation=validation,
         )
     finally:
         log.close()

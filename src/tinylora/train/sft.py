@@ -37,6 +37,7 @@ from tinylora.train.rollouts import (
     draw_problems,
     grade_groups,
 )
+from tinylora.train.validation import Validation
 
 Reference = tuple[Problem, list[int]]  # a problem and the tokens of a right answer to it
 
@@ -52,6 +53,7 @@ def train_sft(
     checkpoint_folder: Path,
     resume: bool = False,
     grade: Grade | None = None,
+    validation: Validation | None = None,
 ) -> Outcome:
     """Train the policy's numbers on solutions; arguments and errors as `train_grpo`'s.
 
@@ -76,7 +78,14 @@ def train_sft(
         return metrics, _records(chosen, text, number + 1)
 
     return run_steps(
-        step, policy, optimizer, config, log, checkpoint_folder=checkpoint_folder, resume=resume
+        step,
+        policy,
+        optimizer,
+        config,
+        log,
+        checkpoint_folder=checkpoint_folder,
+        resume=resume,
+        validation=validation,
     )
 
 
