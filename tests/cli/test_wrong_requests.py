@@ -79,7 +79,7 @@ def test_an_unknown_key_names_recipe_and_nearest_spelling(
             r"rank = 9, but model.layers.0.self_attn.k_proj of shape \(8, 16\) has only 8",
         ),
         ("--track=nothing", "track = nothing, but it must be 'tensorboard', 'wandb' or 'trackio'"),
-        ("--method=lora", "method = lora, but it must be 'tinylora'"),
+        ("--method=ia3", "method = ia3, but it must be 'tinylora', "),
         ("--layers=1-2", "layers = 1-2, but the model's adapted blocks are 0 to 1"),
         ("--max-new-tokens=65", "max_new_tokens = 65 after a prompt of .*context ends at 64"),
     ],
