@@ -18,6 +18,8 @@ DISK_ERRORS = (  # what a full disk, a folder without rights or a path that cann
 VERBS = {
     "train": "train a few numbers on a task, and measure what they did",
     "eval": "accuracy of a model or an adapter, with controls if asked",
+    "sweep": "all runs of a grid: points, seeds, learning rates",
+    "figures": "the paper's figures from runs, as pictures and CSV",
     "inspect": "what a model offers to adapt, or what an adapter file holds",
     "export": "write an adapter for PEFT, vLLM, llama.cpp, or as a merged model",
     "import": "turn a checkpoint of PEFT's TinyLoRA into an adapter file",

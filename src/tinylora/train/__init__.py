@@ -10,6 +10,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from tinylora.config import TrainConfig
@@ -28,8 +30,9 @@ class _Callable(ModuleType):
         reward: "RewardFunction | None" = None,
         resume: bool = False,
         console: "Console | None" = None,
+        base: "Mapping[str, Any] | None" = None,
     ) -> dict[str, Any]:
-        """Train an adapter with GRPO and write a run folder: `tinylora.train.run.train`, which see.
+        """Train and write a run folder: `tinylora.train.run.train`, which see.
 
         Args:
             config: the settings; None: all defaults (the pocket model on the pocket task).
@@ -39,6 +42,7 @@ class _Callable(ModuleType):
             reward: any function with TRL's signature; it then replaces the task's grader.
             resume: go on with the run in `config.output`.
             console: where progress and the table go.
+            base: accuracies of the base model that are known, which are then not measured again.
 
         Returns:
             What `summary.json` holds. `tinylora.load(model, summary["output"])` puts the adapter
@@ -54,6 +58,7 @@ class _Callable(ModuleType):
             reward=reward,
             resume=resume,
             console=console,
+            base=base,
         )
 
 

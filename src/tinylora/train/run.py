@@ -6,6 +6,7 @@ what was measured.
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tinylora.adapter.files import DTYPES, rounding
-from tinylora.adapter.modules import linear_maps
+from tinylora.adapter.modules import LinearMap, linear_maps
 from tinylora.config import TrainConfig, flatten
 from tinylora.evaluate import summaries
 from tinylora.methods import METHODS
@@ -25,7 +26,7 @@ from tinylora.rollout.transformers import evaluation_mode
 from tinylora.tasks.functions import RewardFunction
 from tinylora.tasks.task import Task
 from tinylora.train.engines import EngineOf, open_engine
-from tinylora.train.es import train_es
+from tinylora.train.es import population_of, train_es
 from tinylora.train.folder import (
     RunFolder,
     check_free,
@@ -59,6 +60,7 @@ def train(
     reward: RewardFunction | None = None,
     resume: bool = False,
     console: Console | None = None,
+    base: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train, by what `config.method` and `config.algorithm` name, and write a run folder.
 
@@ -71,6 +73,8 @@ def train(
         reward: any function with TRL's signature; it then replaces the task's grader.
         resume: go on with the run in `config.output`.
         console: where progress and the table go.
+        base: `summary["evaluations"]["base"]` of a run on the same model and problems,
+            which is then not measured again.
 
     Returns:
         What `summary.json` holds, `output` (the run folder) among it. The model is as it was;
@@ -96,12 +100,12 @@ def train(
     seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
     with evaluation_mode(job.base.model), open_engine(job.config, job.base) as engine_of:
         try:
-            base, saved, best = _train_and_save(job, engine_of, folder, resume, console)
+            before, saved, best = _train_and_save(job, engine_of, folder, resume, console, base)
         except KeyboardInterrupt:
             again = f'Go on with "tinylora train --resume --output {folder.path}".'
             raise KeyboardInterrupt(again) from None
         _say(console, f"Measuring what {folder.path} holds ...")
-        evaluations = {"base": base, "final": accuracy_of(job, engine_of, folder.path)}
+        evaluations = {"base": before, "final": accuracy_of(job, engine_of, folder.path)}
         if best is not None:
             is_last = best.step == _num_steps(folder)  # then both files hold the same numbers
             same = evaluations["final"] if is_last else None
@@ -147,6 +151,8 @@ def summarise(
     base, final = evaluations["base"], evaluations["final"]
     return {
         "model": job.base.name,
+        "model_parameters": job.base.model.num_parameters(),
+        "num_modules": len(_maps(job)),
         "task": job.task.name,
         "method": job.config.method,
         "algorithm": job.config.algorithm,
@@ -161,6 +167,7 @@ def summarise(
         "file_bytes": saved.file_bytes,
         "store": job.config.store,
         "steps": _num_steps(folder),
+        "rollouts_per_step": _rollouts_per_step(job.config, saved.num_trainable),
         "seconds": seconds,
         "best": None if best is None else _best_summary(job, best, evaluations["best"]),
         "evaluations": evaluations,
@@ -188,7 +195,12 @@ class Saved:
 
 
 def _train_and_save(
-    job: Job, engine_of: EngineOf, folder: RunFolder, resume: bool, console: Console
+    job: Job,
+    engine_of: EngineOf,
+    folder: RunFolder,
+    resume: bool,
+    console: Console,
+    known: Mapping[str, Any] | None,
 ) -> tuple[dict[str, Any], Saved, Best | None]:
     """From the base model to the files of what was trained; returns the base's accuracy first."""
     store = job.config.store
@@ -196,6 +208,8 @@ def _train_and_save(
     try:
         engine = engine_of(policy)
         write_config(folder, job.config)
+        if known is not None:
+            write_json(folder.base, known)
         base = base_accuracy(job, engine, folder, console)
         validation = _validation(job, engine)
         _learn(job, policy, engine, folder, resume, console, validation)
@@ -212,6 +226,14 @@ def _train_and_save(
     finally:
         policy.detach()
     return base, saved, best
+
+
+def _rollouts_per_step(config: TrainConfig, num_trainable: int) -> int:
+    """Completions that a step samples."""
+    if config.algorithm in ("cma-es", "random-search"):
+        return config.prompts_per_step * population_of(num_trainable, config)
+    is_sampling = config.algorithm == "grpo" or config.references == "own"
+    return config.prompts_per_step * config.samples_per_prompt * is_sampling
 
 
 def _shape(job: Job, num_trainable: int) -> dict[str, Any]:
@@ -232,10 +254,13 @@ def _validation(job: Job, engine: Engine) -> Validation | None:
 
 def _sharing(job: Job) -> Table:
     """How `params` was spent."""
-    settings = job.config.adapter
-    maps = linear_maps(job.base.model, settings.targets, settings.layers)
-    _, table = sharing_table(maps, settings)
+    _, table = sharing_table(_maps(job), job.config.adapter)
     return table
+
+
+def _maps(job: Job) -> list[LinearMap]:
+    settings = job.config.adapter
+    return linear_maps(job.base.model, settings.targets, settings.layers)
 
 
 def _learn(
