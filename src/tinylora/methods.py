@@ -245,6 +245,11 @@ class PeftPolicy:
         num_bytes = _write(folder / PEFT_WEIGHTS, get_peft_model_state_dict(self.peft), store)
         return num_bytes + len(text.encode())
 
+    def write_lora(self, folder: Path) -> None:
+        """Write the present numbers into a new folder, for engines that serve LoRA."""
+        folder.mkdir()
+        self.save(folder, "fp32")
+
     def load(self, folder: Path) -> "PeftPolicy":
         from peft import set_peft_model_state_dict
 

@@ -18,6 +18,7 @@ from tinylora.adapter import attach
 from tinylora.config import AdapterConfig, TrainConfig
 from tinylora.errors import TinyLoraError
 from tinylora.evaluate import text_of
+from tinylora.methods import METHODS
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
 from tinylora.pocket import task as pocket_task
@@ -206,6 +207,20 @@ def test_what_is_served_is_told_apart(
     with pytest.raises(TinyLoraError, match=f"Likely cause: {cause}"):
         step()
     assert torch.equal(policy.adapter.v, V)
+
+
+def test_a_lora_of_pefts_is_served_as_exactly(base: Any, server: Colocated, tmp_path: Path) -> None:
+    """The comparison method `lora` goes the same way."""
+    settings = {"prompts_per_step": 8, "samples_per_prompt": 4, "learning_rate": 1e-2}
+    config = TrainConfig(method="lora", warmup_steps=0, **settings)
+    policy = METHODS["lora"].attach(base.model, config)
+    engine = LoraEngine(policy, server, tmp_path, count())
+    optimizer, task = make_optimizer(policy, config), pocket_task.make()
+    for number in range(2):
+        metrics = grpo_step(policy, engine, task, text_of(base), config, number, optimizer)[1]
+        assert metrics["rollout_difference_max"] < 1e-3
+    engine.close()
+    policy.detach()
 
 
 def test_a_whole_run_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from tinylora.cli import main
+from tinylora.config import TrainConfig
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.rollout import vllm
 from tinylora.rollout.vllm import check_vllm, completion, slot_rank
+from tinylora.train.engines import check_engine
 
 
 @pytest.fixture(params=[True, False], ids=["installed", "absent"])
@@ -58,6 +60,17 @@ def test_what_vllm_cannot_serve(
     monkeypatch.setattr(vllm, "find_spec", lambda name: object())
     with pytest.raises(RequestError, match=sentence):
         check_vllm(model, quantize, rank)
+
+
+@pytest.mark.parametrize("rollout", ["vllm", "http://localhost:8000"])
+def test_methods_that_are_no_lora_are_refused(
+    rollout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm, "find_spec", lambda name: object())
+    for method in ("tinylora", "lora"):
+        check_engine(TrainConfig(method=method, rollout=rollout), "pocket")
+    with pytest.raises(RequestError, match=f"rollout = {rollout} with method = full, but vLLM is"):
+        check_engine(TrainConfig(method="full", rollout=rollout), "pocket")
 
 
 def test_several_trainers_are_sent_to_servers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from itertools import count
 
 from tinylora.config import TrainConfig, server_addresses
+from tinylora.errors import RequestError
 from tinylora.models import Base, model_source
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Engine
@@ -15,6 +16,7 @@ from tinylora.rollout.vllm import Colocated, check_vllm
 from tinylora.rollout.vllm_server import Replicas
 
 EngineOf = Callable[[Policy], Engine]
+SERVED_METHODS = ("tinylora", "lora-xs", "lora")  # those that are a LoRA at every step
 
 
 @contextmanager
@@ -42,6 +44,11 @@ def check_engine(config: TrainConfig, model: str) -> None:
     Raises:
         RequestError: so it is.
     """
+    if config.rollout != "transformers" and config.method not in SERVED_METHODS:
+        raise RequestError(
+            f"rollout = {config.rollout} with method = {config.method}, but vLLM is given LoRA "
+            f"alone, which is what {', '.join(SERVED_METHODS)} are. Use rollout = transformers."
+        )
     if config.rollout == "vllm":
         check_vllm(model, config.quantize, config.adapter.rank)
 
