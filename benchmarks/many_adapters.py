@@ -44,8 +44,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     print(
         f"{options.model}, {options.dtype}, {options.rows} rows, {options.steps} tokens each; "
-        f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}, "
-        f"{options.threads} threads, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
+        f"torch {torch.__version__}, transformers {transformers.__version__}, peft "
+        f"{peft.__version__}, {options.threads} threads, {platform.machine()}, load "
+        f"{os.getloadavg()[0]:.1f}"
     )
     peft_counts = [n for n in COUNTS if n <= options.peft_adapters]
     ours, ours_bytes = our_ways(options)
