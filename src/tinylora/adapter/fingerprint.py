@@ -7,13 +7,17 @@ to 4 bytes each, of the embeddings, of the linear maps, and of norms and biases;
 each, of the linear maps rounded to bf16 and to fp16, by which a base that was rounded is told from
 one that was trained.
 
+A quantised base has its scheme in place of `plain`, its codes among the linear maps, and in place
+of the two roundings a sketch of what its layers compute (`quantized.py`).
+
 What it does **not** cover: elements outside the sample (at most `NUM_SAMPLED` a tensor are in it;
-training changes nearly all), the tokenizer, and bases that are not plain: theirs is "", not taken.
+training changes nearly all), and the tokenizer. Of a model without weights, or one whose tensors
+are spread over several machines, none is taken: "".
 """
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +27,7 @@ from torch import Tensor, nn
 
 from tinylora.adapter.hooks import REGISTERED_NAME
 from tinylora.adapter.modules import PLAIN_DTYPES, clean_name
+from tinylora.adapter.quantized import codes, is_near, quantized_layers, scheme, sketch
 from tinylora.pocket import model_folder
 
 NUM_SAMPLED = 4096
@@ -30,6 +35,7 @@ PARTS = ("embeddings", "linear maps", "norms or biases")
 ROUNDED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}  # of torch
 WIDTHS = (8, 8, 8, 6, 6)  # hex digits of the three parts and the two roundings
+SKETCH = sum(WIDTHS[: len(PARTS)])  # where the sketch of a quantised base begins
 
 AS_BEFORE = "Load the base as it was."
 CAUSES = {  # where one part alone differs
@@ -39,6 +45,18 @@ CAUSES = {  # where one part alone differs
         "Likely a fine-tuned version, or one with another adapter merged into it.",
         "Load the model that it was made from.",
     ),
+}
+QUANTIZED_CAUSES = {
+    "linear maps": (
+        "Likely a fine-tuned version, or the same weights rounded before they were quantised.",
+        "Load the model that it was made from, in the precision of the run (--dtype).",
+    ),
+    "scales": ("Likely quantised by another version, or with other settings.", AS_BEFORE),
+}
+LOADED_BY = {  # schemes that `load_model` makes
+    "plain": '--quantize none, in Python load_model(..., quantize="none")',
+    "nf4-double": '--quantize nf4, in Python load_model(..., quantize="nf4")',
+    "int8": '--quantize int8, in Python load_model(..., quantize="int8")',
 }
 ELSE = (
     "Likely another model, another revision of it, or a fine-tuned version.",
@@ -56,17 +74,20 @@ class Mismatch:
 
 
 def take(model: nn.Module) -> str:
-    """The fingerprint of a model's weights; "" where it has none yet (meta device) or is not plain.
+    """The fingerprint of a model's weights; "" where it has none yet (meta device).
 
-    It reads a few thousand elements of each tensor: milliseconds, also for large models.
+    It reads a few thousand elements of each tensor: milliseconds, also for large models. Quantised
+    layers also compute one row each.
     """
-    if not all(_is_plain(parameter) for parameter in model.parameters()):
+    layers = quantized_layers(model)
+    if not all(_is_whole(parameter, bool(layers)) for parameter in model.parameters()):
         return ""
-    samples = _samples(model)
+    samples = _samples(model, layers)
+    if layers:
+        return f"{scheme(layers)}:{_hashes([*samples, *_codes(layers)])}{sketch(layers)}"
     maps = [s for s in samples if s.part == "linear maps"]
-    hashes = [_hash([s for s in samples if s.part == part]) for part in PARTS]
-    hashes += [_hash([_rounded(s, dtype) for s in maps]) for dtype in ROUNDED.values()]
-    return "plain:" + "".join(h[:width] for h, width in zip(hashes, WIDTHS, strict=True))
+    roundings = [_hash([_rounded(s, dtype) for s in maps]) for dtype in ROUNDED.values()]
+    return f"plain:{_hashes(samples)}{''.join(h[: WIDTHS[-1]] for h in roundings)}"
 
 
 def compare(there: str, here: str) -> Mismatch | None:
@@ -79,14 +100,18 @@ def compare(there: str, here: str) -> Mismatch | None:
     if not there or not here or there == here:
         return None
     kinds = [text.partition(":")[0] for text in (there, here)]
-    if kinds != ["plain", "plain"]:
+    if kinds[0] != kinds[1]:
+        named = ["not quantised" if kind == "plain" else f"quantised ({kind})" for kind in kinds]
+        way = LOADED_BY.get(kinds[0])
         return Mismatch(
-            f"its base was {kinds[0]}, and this one is {kinds[1]}",
+            f"its base was {named[0]}, and this one is {named[1]}",
             "The weights that a model computes with depend on how it was quantised.",
-            AS_BEFORE,
+            f"Load the base as it was{f' ({way})' if way else ''}.",
         )
     file, model = (_parse(text) for text in (there, here))
     differing = [part for part in PARTS if file[part] != model[part]]
+    if kinds[0] != "plain":
+        return _compare_quantized(there, here, differing)
     if not differing:
         return None
     return Mismatch(f"the {_listed(differing)} differ", *_cause(file, model, differing))
@@ -127,16 +152,39 @@ class _Sample(NamedTuple):
     values: Tensor  # (n,), fp32, or fp64 where fp32 does not hold them
 
 
-def _is_plain(parameter: nn.Parameter) -> bool:
-    is_tensor = type(parameter.data) is Tensor and not parameter.is_meta
-    return is_tensor and parameter.dtype in PLAIN_DTYPES
+def _is_whole(parameter: nn.Parameter, is_quantized: bool) -> bool:
+    if parameter.is_meta or is_quantized:
+        return not parameter.is_meta
+    return type(parameter.data) is Tensor and parameter.dtype in PLAIN_DTYPES
 
 
-def _samples(model: nn.Module) -> list[_Sample]:
+def _compare_quantized(there: str, here: str, differing: list[str]) -> Mismatch | None:
+    start = len(there.partition(":")[0]) + 1 + SKETCH
+    if not differing and is_near(there[start:], here[start:]):
+        return None
+    differing = differing or ["scales"]
+    said = {**CAUSES, **QUANTIZED_CAUSES}.get(differing[0], ELSE) if len(differing) == 1 else ELSE
+    return Mismatch(f"the {_listed(differing)} differ", *said)
+
+
+def _codes(layers: Mapping[str, nn.Module]) -> list[_Sample]:
+    return [
+        _Sample(f"{name}.{i}", "linear maps", tuple(part.shape), _strided(part))
+        for name, layer in layers.items()
+        for i, part in enumerate(codes(layer))
+    ]
+
+
+def _hashes(samples: list[_Sample]) -> str:
+    hashes = [_hash([s for s in samples if s.part == part]) for part in PARTS]
+    return "".join(h[:width] for h, width in zip(hashes, WIDTHS, strict=False))
+
+
+def _samples(model: nn.Module, quantized: Mapping[str, nn.Module]) -> list[_Sample]:
     """Of each tensor once: equal matrices are one, so that it does not matter who is tied."""
     embeddings = _embeddings(model)
     found: dict[tuple[object, ...], _Sample] = {}
-    for name, tensor in sorted(_tensors(model).items()):
+    for name, tensor in sorted(_tensors(model, quantized).items()):
         values = _strided(tensor)
         part = _part(tensor, name in embeddings)
         is_matrix = tensor.dim() > 1
@@ -147,14 +195,26 @@ def _samples(model: nn.Module) -> list[_Sample]:
     return list(found.values())
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and saved buffers by clean name, a tied one under each of its names."""
-    state = {clean_name(name): value for name, value in model.state_dict(keep_vars=True).items()}
-    return {
-        name: value.detach()
-        for name, value in state.items()
-        if isinstance(value, Tensor) and value.is_floating_point() and name != REGISTERED_NAME
-    }
+def _tensors(model: nn.Module, quantized: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Parameters and saved buffers by clean name, a tied one under each of its names.
+
+    Of a quantised layer only the bias, in bf16, to which bitsandbytes may round it later.
+    """
+    found = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        own: dict[str, Tensor | None] = {**module._parameters, **_saved_buffers(module)}
+        if clean_name(prefix) in quantized:
+            bias = own.get("bias")
+            own = {} if bias is None else {"bias": bias.to(torch.bfloat16)}
+        for name, value in own.items():
+            if value is not None and value.is_floating_point() and name != REGISTERED_NAME:
+                found[clean_name(f"{prefix}.{name}".lstrip("."))] = value.detach()
+    return found
+
+
+def _saved_buffers(module: nn.Module) -> dict[str, Tensor | None]:
+    unsaved = module._non_persistent_buffers_set
+    return {name: buffer for name, buffer in module._buffers.items() if name not in unsaved}
 
 
 def _embeddings(model: nn.Module) -> set[str]:

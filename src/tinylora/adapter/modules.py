@@ -101,7 +101,7 @@ def read_weight(linear: LinearMap, block: int = 256) -> Tensor:
         return linear.weight()
     dtype, device = input_kind(linear)
     zeros = torch.zeros(1, linear.d_in, dtype=dtype, device=device)
-    with torch.no_grad(), _without_bias(linear.module):
+    with torch.no_grad(), without_bias(linear.module):
         offset: Tensor = linear.module(zeros)
         weight = offset.new_empty(linear.d_out, linear.d_in)
         for places in torch.split(torch.arange(linear.d_in, device=device), block):
@@ -127,7 +127,7 @@ def passes_gradient(linear: LinearMap) -> bool:
     dtype, device = input_kind(linear)
     x = torch.randn(1, linear.d_in, generator=torch.Generator().manual_seed(0))
     x = x.to(device, dtype).requires_grad_()
-    with torch.enable_grad(), _without_bias(linear.module):
+    with torch.enable_grad(), without_bias(linear.module):
         y = linear.module(x)
         if not y.requires_grad:
             return False
@@ -148,7 +148,7 @@ def keep_codes(model: nn.Module) -> None:
 
 
 @contextmanager
-def _without_bias(module: nn.Module) -> Iterator[None]:
+def without_bias(module: nn.Module) -> Iterator[None]:
     """Inside, the bias of the module, and of one that it wraps, is zero."""
     places: list[dict[str, Any]] = [
         held for part in module.modules() for held in (part._parameters, part._buffers)
@@ -171,7 +171,7 @@ def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _linear_map(name: str, module: nn.Module) -> LinearMap:
     if _is_conv1d(module):
         d_in, d_out = module.get_parameter("weight").shape
-    elif _looks_linear(module):
+    elif looks_linear(module):
         d_in, d_out = (getattr(module, side) for side in ("in_features", "out_features"))
     else:
         raise RequestError(
@@ -195,7 +195,7 @@ def _check_all_matched(model: nn.Module, targets: tuple[str, ...], names: list[s
     missing = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in names)]
     if not missing:
         return
-    present = [name for name, module in _named_modules(model) if _looks_linear(module)]
+    present = [name for name, module in _named_modules(model) if looks_linear(module)]
     in_layers = [name for name in present if _layer(name) is not None] or present
     usable = dict.fromkeys(name.rsplit(".", 1)[-1] for name in in_layers)
     raise RequestError(
@@ -204,7 +204,7 @@ def _check_all_matched(model: nn.Module, targets: tuple[str, ...], names: list[s
     )
 
 
-def _looks_linear(module: nn.Module) -> bool:
+def looks_linear(module: nn.Module) -> bool:
     sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
     return _is_conv1d(module) or all(isinstance(size, int) for size in sizes)
 
