@@ -101,15 +101,19 @@ def check_quantize(name: str, quantize: str) -> None:
             f"quantize = {quantize} needs bitsandbytes, which is not installed. Install it: "
             'pip install "tinylora[quantized]".'
         )
-    with _missing_is_a_request_error(name):
-        found = AutoConfig.from_pretrained(model_source(name))
-    stored = getattr(found, "quantization_config", None)
-    if stored is not None:
-        method = stored.get("quant_method", "an unnamed method")
+    if method := stored_quantization(name):
         raise RequestError(
-            f"quantize = {quantize}, but {name} is stored quantised already, by {method}. Leave "
-            "quantize out to use it as it is, or name the model that it was made from."
+            f"quantize = {quantize}, but {name} is stored quantised already, by {method}. Use none "
+            "to have it as it is, or name the model that it was made from."
         )
+
+
+def stored_quantization(name: str) -> str:
+    """By what method a model is stored quantised; "" where it is stored plain."""
+    with _missing_is_a_request_error(name):
+        config = AutoConfig.from_pretrained(model_source(name))
+    settings = getattr(config, "quantization_config", None)
+    return "" if settings is None else str(settings.get("quant_method", "an unnamed method"))
 
 
 def quantization_of(model: Any) -> str:

@@ -32,6 +32,45 @@ def test_a_run_on_nf4_trains_and_is_measured_again_as_it_was(on_nf4: Path, tmp_p
     assert (measured["greedy"], measured["sampled"]) == (final["greedy"], final["sampled"])
 
 
+def test_a_file_alone_says_how_its_base_was_quantised(
+    on_nf4: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without its run's folder: it is measured on NF4, refused on the plain base, or forced."""
+    alone = tmp_path / "a.safetensors"
+    alone.write_bytes((on_nf4 / "adapter.safetensors").read_bytes())
+    task = yaml.safe_load((on_nf4 / "config.yaml").read_text())["task"]
+    argv = ["eval", f"--adapter={alone}", f"--model={tiny_folder}", f"--task={task}"]
+    out = tmp_path / "eval.json"
+    assert main([*argv, "--samples=2", "--device=cpu", f"--json={out}"]) == 0
+    final = json.loads((on_nf4 / "summary.json").read_text())["evaluations"]["final"]
+    assert json.loads(out.read_text())["greedy"]["accuracy"] == final["greedy"]["accuracy"]
+    capsys.readouterr()
+    assert main([*argv, "--quantize=none", "--device=cpu"]) == 2
+    said = capsys.readouterr().err
+    assert "its base was quantised (nf4-double), and this one is not quantised" in said
+    assert "Load the base as it was (--quantize nf4)." in said
+    with pytest.warns(UserWarning, match="It is loaded all the same"):
+        assert main([*argv, "--quantize=none", "--device=cpu", "--force"]) == 0
+
+
+def test_inspect_checks_the_base_as_it_was_quantised(
+    on_nf4: Path,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = ["inspect", str(on_nf4), f"--model={tiny_folder}"]
+    assert main(argv) == 0
+    printed = capsys.readouterr().out
+    assert "Fingerprint of the base: quantised weights (nf4-double); embeddings" in printed
+    assert "quantised by --quantize nf4, is the base it was trained on" in printed
+    assert main(["inspect", str(on_nf4), "--model=pocket"]) == 0
+    assert "quantised by --quantize nf4, differs: the embeddings" in capsys.readouterr().out
+    monkeypatch.setattr("tinylora.models.find_spec", lambda name: None)
+    assert main(argv) == 0
+    assert "was not checked: quantize = nf4 needs bitsandbytes" in capsys.readouterr().out
+
+
 def test_a_dry_run_shows_the_quantisation(
     small: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

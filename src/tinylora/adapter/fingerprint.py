@@ -53,11 +53,7 @@ QUANTIZED_CAUSES = {
     ),
     "scales": ("Likely quantised by another version, or with other settings.", AS_BEFORE),
 }
-LOADED_BY = {  # schemes that `load_model` makes
-    "plain": '--quantize none, in Python load_model(..., quantize="none")',
-    "nf4-double": '--quantize nf4, in Python load_model(..., quantize="nf4")',
-    "int8": '--quantize int8, in Python load_model(..., quantize="int8")',
-}
+QUANTIZE = {"plain": "none", "nf4-double": "nf4", "int8": "int8"}  # what `load_model` makes
 ELSE = (
     "Likely another model, another revision of it, or a fine-tuned version.",
     "Load the model that the adapter was trained on.",
@@ -102,11 +98,11 @@ def compare(there: str, here: str) -> Mismatch | None:
     kinds = [text.partition(":")[0] for text in (there, here)]
     if kinds[0] != kinds[1]:
         named = ["not quantised" if kind == "plain" else f"quantised ({kind})" for kind in kinds]
-        way = LOADED_BY.get(kinds[0])
+        way = f" (--quantize {QUANTIZE[kinds[0]]})" if kinds[0] in QUANTIZE else ""
         return Mismatch(
             f"its base was {named[0]}, and this one is {named[1]}",
             "The weights that a model computes with depend on how it was quantised.",
-            f"Load the base as it was{f' ({way})' if way else ''}.",
+            f"Load the base as it was{way}.",
         )
     file, model = (_parse(text) for text in (there, here))
     differing = [part for part in PARTS if file[part] != model[part]]
@@ -121,12 +117,18 @@ def described(text: str) -> str:
     """A fingerprint in words."""
     if not text:
         return "not taken"
-    if not text.startswith("plain:"):
-        return text
     parts = _parse(text)
-    exact = [name for name in ROUNDED if parts[name] == parts["linear maps"][: WIDTHS[-1]]]
     hashes = ", ".join(f"{part} {parts[part]}" for part in PARTS)
+    kind = text.partition(":")[0]
+    if kind != "plain":
+        return f"quantised weights ({kind}); {hashes}"
+    exact = [name for name in ROUNDED if parts[name] == parts["linear maps"][: WIDTHS[-1]]]
     return f"plain weights, exact in {' and in '.join(exact) or 'fp32'}; {hashes}"
+
+
+def quantization(text: str) -> str:
+    """The `quantize` of `load_model` that gives such a base; none for a scheme that it does not."""
+    return QUANTIZE.get(text.partition(":")[0], "none")
 
 
 def identity(model: nn.Module) -> tuple[str, str]:

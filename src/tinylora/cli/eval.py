@@ -36,7 +36,6 @@ DEFAULTS = {
     "temperature": 1.0,
     "seed": 0,
     "dtype": "auto",
-    "quantize": "none",
 }
 
 
@@ -124,7 +123,7 @@ class Options:
         tyro.conf.arg(
             help="how the base model is quantised",
             metavar="none|nf4|int8",
-            help_behavior_hint="(default: the run's, else none)",
+            help_behavior_hint="(default: the adapter's, else none)",
         ),
     ] = None
     device: Annotated[

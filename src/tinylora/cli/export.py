@@ -58,7 +58,7 @@ class Options:
         tyro.conf.arg(
             help="how the base model is quantised",
             metavar="none|nf4|int8",
-            help_behavior_hint="(default: the run's, else none)",
+            help_behavior_hint="(default: the adapter's, else none)",
         ),
     ] = None
     device: Annotated[

@@ -151,9 +151,11 @@ def show_adapter(source: str, model: str | None) -> None:
 
 def base_at_hand(held: "AdapterFile", model: str | None) -> str:
     """Whether the model that was named, or else the one that the adapter names, is its base."""
+    from tinylora.adapter.fingerprint import quantization
     from tinylora.adapter.loading import base_problem
     from tinylora.cli.quiet import quieten
     from tinylora.mapped import is_here, mapped_model
+    from tinylora.models import load_model, stored_quantization
 
     name = model or held.base
     if not held.fingerprint:
@@ -161,7 +163,16 @@ def base_at_hand(held: "AdapterFile", model: str | None) -> str:
     if model is None and not (name and is_here(name)):
         return f"{name or 'its base'} is not on this machine under that name; name it by --model"
     quieten(name)
-    problem = base_problem(mapped_model(name), held)
+    quantize = quantization(held.fingerprint)
+    if quantize == "none" or stored_quantization(name):
+        at_hand = mapped_model(name)
+    else:
+        try:
+            at_hand = load_model(name, device="cpu", quantize=quantize).model
+        except RequestError as error:
+            return f"{name} was not checked: {error}"
+        name = f"{name}, quantised by --quantize {quantize},"
+    problem = base_problem(at_hand, held)
     return f"{name} differs: {problem}" if problem else f"{name} is the base it was trained on"
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tinylora.adapter import load
 from tinylora.adapter.files import read
+from tinylora.adapter.fingerprint import quantization
 from tinylora.atomic import write_atomically
 from tinylora.cli.eval import BASE, task_settings
 from tinylora.cli.measure_tables import tables
@@ -18,7 +19,7 @@ from tinylora.cli.quiet import quieten
 from tinylora.errors import RequestError
 from tinylora.estimators import paired
 from tinylora.evaluate import Exam, controls, summaries, text_of
-from tinylora.models import Base, check_context, load_model
+from tinylora.models import Base, check_context, load_model, stored_quantization
 from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
 from tinylora.records import Evaluation, num_different
 from tinylora.rollout.transformers import TransformersEngine
@@ -92,13 +93,20 @@ def load_base(options: Any) -> Base:
     name = options.model or next(iter(named.values()), "") or "pocket"
     quieten(name)
     try:
-        return load_model(name, options.dtype, options.device, options.quantize)
+        quantize = options.quantize or _quantize(adapters, name)
+        return load_model(name, options.dtype, options.device, quantize)
     except RequestError as error:
         if not named:
             raise
         raise RequestError(
             f"{adapters[0]} names {name} as its base model. {error} Or name it by --model."
         ) from error
+
+
+def _quantize(adapters: list[str], name: str) -> str:
+    """As the first adapter's base was quantised, where the model is not stored so."""
+    asked = quantization(read(adapters[0]).fingerprint) if adapters else "none"
+    return "none" if asked == "none" or stored_quantization(name) else asked
 
 
 @contextmanager
