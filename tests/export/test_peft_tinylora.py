@@ -142,6 +142,17 @@ def test_an_imported_adapter_is_a_file_like_any_other(
     assert equal(logits(again, ids), logits(theirs, ids))
 
 
+def test_a_checkpoint_on_half_precision_is_off_by_its_own_rounding(tmp_path: Path) -> None:
+    """PEFT rounded A and B to bf16; over the same weights in fp32 the rest of them is expressed."""
+    config = peft.TinyLoraConfig(r=2, u=3, target_modules=["q_proj", "v_proj"])
+    theirs = peft.get_peft_model(model_of(dtype=torch.bfloat16), config)
+    for v in theirs.base_model.tinylora_v["default"].values():
+        v.data.fill_(0.3)
+    theirs.save_pretrained(tmp_path)
+    imported = from_peft_tinylora(model_of(dtype=torch.bfloat16).float(), tmp_path)
+    assert 1e-4 < imported.residual < 1e-2
+
+
 def test_there_and_back_is_the_same_model(tmp_path: Path) -> None:
     adapter, ids = adapter_of(), tokens()
     to_peft_tinylora(adapter, tmp_path / "out")
