@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def said(model: Any) -> torch.Tensor:
 def exported(finished_run: Path, tmp_path: Path):
     """Exports the finished run, over the model that it names: the folder that comes of it."""
 
-    def export(kind: str, *options: str, adapter: Path = finished_run) -> Path:
+    def export(kind: str, *options: str, adapter: Any = finished_run) -> Path:
         argv = ["export", str(adapter), f"--to={kind}", f"--out={tmp_path / kind}"]
         assert main([*argv, *options]) == 0
         return tmp_path / kind
@@ -87,6 +88,27 @@ def test_each_export_carries_a_model_card(
     assert str(folder.parent) not in card
     for note in capsys.readouterr().out.splitlines()[1:]:
         assert note in card
+
+
+def test_the_card_holds_the_adapter_itself(
+    exported: Any, finished_run: Path, tiny_folder: Path
+) -> None:
+    card = (exported("lora") / "README.md").read_text(encoding="utf-8")
+    text = re.search(r"`(tl1:\S+)`", card)[1]
+    one = load(bare(tiny_folder), finished_run)
+    other = load(bare(tiny_folder), text)
+    assert torch.equal(one.v, other.v)
+
+
+def test_an_adapter_s_text_is_exported_too(
+    exported: Any, finished_run: Path, tiny_folder: Path
+) -> None:
+    model = bare(tiny_folder)
+    text = load(model, finished_run).to_text()
+    folder = exported("lora", f"--model={tiny_folder}", adapter=text)
+    theirs = peft.PeftModel.from_pretrained(bare(tiny_folder), str(folder)).eval()
+    assert torch.allclose(said(model), said(theirs), rtol=0, atol=1e-5)
+    assert f"`tinylora export {text} --to lora" in (folder / "README.md").read_text()
 
 
 def test_a_base_on_the_hub_is_in_the_metadata(

@@ -30,7 +30,8 @@ class Options:
     adapter: Annotated[
         tyro.conf.Positional[str],
         tyro.conf.arg(
-            help="an adapter file, a run folder, or what else names an adapter", metavar="ADAPTER"
+            help="an adapter file, a run folder, a hub id, or an adapter's text (tl1:...)",
+            metavar="ADAPTER",
         ),
     ]
     to: Annotated[

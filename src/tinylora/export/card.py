@@ -13,6 +13,7 @@ from tinylora.adapter import TinyLora
 from tinylora.errors import RequestError
 
 CARD = "README.md"
+LONGEST_TEXT = 400  # an adapter of more numbers is not spelled out
 PAPER = "[arXiv 2602.04118](https://arxiv.org/abs/2602.04118)"
 
 
@@ -93,6 +94,7 @@ def _facts(
 ) -> list[tuple[str, str]]:
     config, (_, revision) = adapter.config, adapter.base
     groups = len(adapter.modules_by_group)
+    text = adapter.to_text()
     return [
         ("base model", _base(adapter) + (f" at {revision}" if revision else "") + _layers(adapter)),
         ("method", f"TinyLoRA: u = {config.u} in {groups} groups, frozen rank {config.rank}"),
@@ -101,6 +103,7 @@ def _facts(
         ("left out", ", ".join(adapter.left_out) or "none"),
         ("written by", f"`{_command(kind, exported, source)}`"),
         ("bytes of weights here", f"{exported.num_bytes:,}"),
+        *([("the adapter itself", f"`{text}`")] if len(text) <= LONGEST_TEXT else []),
     ]
 
 
