@@ -55,6 +55,16 @@ class Engine(Protocol):
     """Samples from the policy as it is now."""
 
     def generate(
-        self, prompts: Sequence[list[int]], num_samples: int, sampling: Sampling, seed: int
+        self,
+        prompts: Sequence[list[int]],
+        num_samples: int,
+        sampling: Sampling,
+        seed: int,
+        places: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
-        """`num_samples` completions of each prompt; the same seed gives the same ones."""
+        """`num_samples` completions of each prompt; the same seed gives the same ones.
+
+        Args:
+            places: of these prompts among all that share the seed; a prompt's randomness follows
+                from its place. None: 0, 1, 2, ...
+        """

@@ -66,7 +66,12 @@ class LoraEngine:
         self._place: Path | None = None
 
     def generate(
-        self, prompts: Sequence[list[int]], num_samples: int, sampling: Sampling, seed: int
+        self,
+        prompts: Sequence[list[int]],
+        num_samples: int,
+        sampling: Sampling,
+        seed: int,
+        places: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """`num_samples` completions of each prompt; the same seed gives the same ones.
 
@@ -79,7 +84,7 @@ class LoraEngine:
         check_context(self.policy.model, prompts, sampling.max_new_tokens)
         self.publish()
         num_drawn = num_samples if sampling.temperature > 0 else 1
-        seeds = [seed_of(seed, place) for place in range(len(prompts))]
+        seeds = [seed_of(seed, place) for place in places or range(len(prompts))]
         answers = self.server.generate(prompts, num_drawn, sampling, seeds)
         return [row * (num_samples // num_drawn) for row in answers]
 

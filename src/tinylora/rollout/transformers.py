@@ -48,7 +48,12 @@ class TransformersEngine:
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[list[int]], num_samples: int, sampling: Sampling, seed: int
+        self,
+        prompts: Sequence[list[int]],
+        num_samples: int,
+        sampling: Sampling,
+        seed: int,
+        places: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """`num_samples` completions of each prompt; the same seed gives the same ones.
 
@@ -56,21 +61,26 @@ class TransformersEngine:
             RequestError: a prompt is empty, or prompt and budget pass the model's context.
         """
         self._check_lengths(prompts, sampling)
-        noise_P_G_T = uniform_noise((len(prompts), num_samples, sampling.max_new_tokens), seed)
+        shape = (num_samples, sampling.max_new_tokens)
+        noise_P_G_T = noise_of_places(places or range(len(prompts)), shape, seed)
         answers: dict[int, list[Completion]] = {}
         with self._policy(), evaluation_mode(self.policy.model):
-            for places in self._chunks(prompts, num_samples, sampling):
-                batch = _Batch(
-                    self.policy.model, [prompts[i] for i in places], num_samples, sampling
-                )
-                completions = batch.run(noise_P_G_T[places].flatten(0, 1))
-                for k, place in enumerate(places):
-                    answers[place] = completions[k * num_samples : (k + 1) * num_samples]
-        return [answers[place] for place in range(len(prompts))]
+            for chunk in self._chunks(prompts, num_samples, sampling):
+                chosen = [prompts[i] for i in chunk]
+                batch = _Batch(self.policy.model, chosen, num_samples, sampling)
+                completions = batch.run(noise_P_G_T[chunk].flatten(0, 1))
+                for k, i in enumerate(chunk):
+                    answers[i] = completions[k * num_samples : (k + 1) * num_samples]
+        return [answers[i] for i in range(len(prompts))]
 
     @torch.no_grad()
     def generate_population(
-        self, prompts: Sequence[list[int]], candidates: Tensor, sampling: Sampling, seed: int
+        self,
+        prompts: Sequence[list[int]],
+        candidates: Tensor,
+        sampling: Sampling,
+        seed: int,
+        places: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """A completion of each prompt by each candidate, all in one batch (P by C).
 
@@ -85,17 +95,18 @@ class TransformersEngine:
         self._check_lengths(prompts, sampling)
         count = len(candidates)
         repeated = [prompt for prompt in prompts for _ in range(count)]
-        noise_P_T = uniform_noise((len(prompts), sampling.max_new_tokens), seed)
+        shape = (sampling.max_new_tokens,)
+        noise_P_T = noise_of_places(places or range(len(prompts)), shape, seed)
         answers: dict[int, Completion] = {}
         with evaluation_mode(self.policy.model):
-            for places in self._chunks(repeated, 1, sampling):
-                rows = torch.tensor(places)
+            for chunk in self._chunks(repeated, 1, sampling):
+                rows = torch.tensor(chunk)
                 with per_row(self.policy, candidates[rows % count]) as select:
-                    chosen = [repeated[i] for i in places]
+                    chosen = [repeated[i] for i in chunk]
                     batch = _Batch(self.policy.model, chosen, 1, sampling, select)
                     completions = batch.run(noise_P_T[rows // count])
-                answers |= zip(places, completions, strict=True)
-        ordered = [answers[place] for place in range(len(repeated))]
+                answers |= zip(chunk, completions, strict=True)
+        ordered = [answers[i] for i in range(len(repeated))]
         return [ordered[i : i + count] for i in range(0, len(ordered), count)]
 
     def _policy(self) -> AbstractContextManager[Any]:
@@ -343,6 +354,11 @@ def draw(logits: Tensor, noise: Tensor, temperature: float) -> tuple[Tensor, Ten
         tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
         tokens = tokens.clamp(max=logits.shape[-1] - 1)
     return tokens, logprobs.gather(-1, tokens[:, None]).squeeze(1)
+
+
+def noise_of_places(places: Sequence[int], shape: tuple[int, ...], seed: int) -> Tensor:
+    """(places, *shape): what the prompts at these places draw, whichever others are drawn here."""
+    return uniform_noise((max(places) + 1, *shape), seed)[list(places)]
 
 
 def uniform_noise(shape: tuple[int, ...], seed: int) -> Tensor:

@@ -11,6 +11,7 @@ from tinylora.models import Base, model_source
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Engine
 from tinylora.rollout.lora import LoraEngine, LoraServer, version_folder
+from tinylora.rollout.sharded import sharded
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm import Colocated, check_vllm
 from tinylora.rollout.vllm_server import Replicas
@@ -28,7 +29,7 @@ def open_engine(config: TrainConfig, base: Base) -> Iterator[EngineOf]:
         TinyLoraError: it does not start.
     """
     if config.rollout == "transformers":
-        yield TransformersEngine
+        yield lambda policy: sharded(TransformersEngine(policy))
         return
     server = _lora_server(config, base)
     try:
@@ -76,7 +77,7 @@ def _serving(server: LoraServer, adapter_dir: str | None) -> Iterator[EngineOf]:
         for engine in engines:
             engine.close()
         engines.append(LoraEngine(policy, server, folder, numbers))
-        return engines[-1]
+        return sharded(engines[-1])
 
     try:
         yield engine_of

@@ -21,14 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinylora import world
 from tinylora.config import TrainConfig
 from tinylora.errors import RequestError
 from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.engine import Engine, Sampling
+from tinylora.rollout.sharded import ShardedEngine
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks.task import Grade, Task, grader_of
 from tinylora.train.loop import Outcome, run_steps
-from tinylora.train.metrics import PhaseClock, RunLog
+from tinylora.train.metrics import NoLog, PhaseClock, RunLog
 from tinylora.train.rollouts import (
     Rollouts,
     Text,
@@ -157,7 +159,7 @@ def train_es(
     task: Task,
     text: Text,
     config: TrainConfig,
-    log: RunLog,
+    log: RunLog | NoLog,
     *,
     checkpoint_folder: Path,
     resume: bool = False,
@@ -169,6 +171,7 @@ def train_es(
     Raises:
         RequestError: the method has no v, or the engine cannot run candidates by row.
     """
+    engine = engine.engine if isinstance(engine, ShardedEngine) else engine
     if not isinstance(policy, TinyLoraPolicy) or not isinstance(engine, TransformersEngine):
         raise RequestError(
             f"algorithm = {config.algorithm} lets every row of a batch run another v, which takes "
@@ -229,7 +232,11 @@ def population_rollouts(
     prompts_P = [text.encode(problem) for problem in problems_P]
     seed = derive_seed(config.seed, "rollout", step)
     with clock("rollout"):
-        completions_P_C = engine.generate_population(prompts_P, candidates, sampling, seed)
+        mine, places = world.share(prompts_P), world.share(range(len(prompts_P)))
+        done = []
+        if mine:
+            done = engine.generate_population(mine, candidates, sampling, seed, places)
+        completions_P_C = world.gather(done)
     with clock("grade"):
         return graded(problems_P, prompts_P, completions_P_C, text, grade)
 

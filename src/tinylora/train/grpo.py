@@ -4,8 +4,6 @@ At each step: draw P problems, sample G completions of each, grade them, measure
 mean of its group, and move the policy's numbers so that the better ones become likelier. There is
 no critic. A run continues from its checkpoint as if it had never stopped.
 
-It does not cover: more than one process; grading in parallel (a `grade` of your own may do it).
-
 Departures from the paper: (1) groups without variance are left out of the pass, where their
 advantages are zero; with a KL term that also leaves out their KL; (2) the KL to the base and the
 correction for the engine's log-probabilities are settings; (3) a step whose groups all lack
@@ -21,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinylora import world
 from tinylora.config import TrainConfig
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Engine, Sampling
@@ -39,7 +38,7 @@ from tinylora.train.batching import (
     split_rows,
 )
 from tinylora.train.loop import Outcome, run_steps
-from tinylora.train.metrics import PhaseClock, RunLog
+from tinylora.train.metrics import NoLog, PhaseClock, RunLog
 from tinylora.train.optimizer import learning_rate_at, make_optimizer, step_clipped
 from tinylora.train.rollouts import (
     Rollouts,
@@ -74,7 +73,7 @@ def train_grpo(
     task: Task,
     text: Text,
     config: TrainConfig,
-    log: RunLog,
+    log: RunLog | NoLog,
     *,
     checkpoint_folder: Path,
     resume: bool = False,
@@ -153,7 +152,11 @@ def grpo_step(
 
 @dataclass
 class Batch:
-    """The completions that teach something, as flat token tensors (`_T`) and rows to run."""
+    """The completions that teach something, as flat token tensors (`_T`) and rows to run.
+
+    With several processes, the tensors are of all completions and the rows are this one's: what a
+    row fills in is zero elsewhere until it is added up.
+    """
 
     rows: list[list[Row]]  # one list a micro-batch
     advantages_T: Tensor
@@ -200,6 +203,7 @@ def batch_of(
     )
     samples = [Sample(p, rollouts.prompts_P[p], completion.token_ids) for p, completion in kept]
     rows = pack(samples, best_samples_per_row(policy.model, samples))
+    rows = world.share(sorted(rows, key=lambda row: -row.length))
     flat = torch.stack([advantages_T, rollout_T, weights_T, *torch.zeros(3, len(rollout_T))])
     device = policy.model.device
     max_tokens = config.micro_batch_tokens or default_micro_batch_tokens(device)
@@ -231,8 +235,10 @@ def learn(
             loss = micro_batch_loss(logprobs_T, batch, part.tokens, config)
             loss.backward()  # type: ignore[no-untyped-call]
         if iteration == 0:
+            world.add_up(batch.old_T)
             compare(policy, engine, batch, config)
         updated = step_clipped(policy, optimizer, config, step)
+    world.add_up(batch.new_T, batch.reference_T)
     return {**updated, **policy_metrics(batch, config)}
 
 
@@ -245,6 +251,7 @@ def at_rest(
     for part in batch.micro_batches(policy.model):
         logprobs_T = completion_logprobs(policy.model, part, config.temperature)
         batch.old_T[part.tokens] = batch.new_T[part.tokens] = logprobs_T
+    world.add_up(batch.old_T, batch.new_T, batch.reference_T)
     compare(policy, engine, batch, config)
     rate = learning_rate_at(step, config)
     return {"learning_rate": rate, "grad_norm": 0.0, **policy_metrics(batch, config)}
@@ -266,7 +273,9 @@ def compare(policy: Policy, engine: Engine, batch: Batch, config: TrainConfig) -
     """Stop where the engine's log-probabilities are not the trainer's of before the update."""
 
     def recompute(temperature: float) -> tuple[Tensor, Tensor]:
-        part = next(batch.micro_batches(policy.model))
+        part = next(batch.micro_batches(policy.model), None)
+        if part is None:  # a process without rows has nothing to look at
+            return batch.old_T, batch.rollout_T
         logprobs_T = completion_logprobs(policy.model, part, temperature)
         return logprobs_T, batch.rollout_T[part.tokens]
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinylora import world
 from tinylora.config import TrainConfig
 from tinylora.policy import Policy
 from tinylora.train.checkpoint import Optimizer, load_checkpoint, save_checkpoint
 from tinylora.train.interrupt import deferred_interrupt
-from tinylora.train.metrics import RunLog
+from tinylora.train.metrics import NoLog, RunLog
 from tinylora.train.validation import Validation
 
 Step = Callable[[int], tuple[Mapping[str, float], list[dict[str, Any]]]]
@@ -31,7 +32,7 @@ def run_steps(
     policy: Policy,
     optimizer: Optimizer,
     config: TrainConfig,
-    log: RunLog,
+    log: RunLog | NoLog,
     *,
     checkpoint_folder: Path,
     resume: bool = False,
@@ -54,6 +55,8 @@ def run_steps(
     start = time.monotonic()
 
     def save() -> None:
+        if not world.is_main():
+            return
         save_checkpoint(checkpoint_folder, policy, optimizer, done, config.seed, validation)
 
     def is_over() -> bool:
@@ -62,7 +65,7 @@ def run_steps(
         return time.monotonic() - start >= 60 * config.max_minutes
 
     with deferred_interrupt() as interrupted:
-        while done < config.steps and not interrupted() and not is_over():
+        while done < config.steps and not world.anywhere(interrupted() or is_over()):
             metrics, samples = step(done)
             done += 1
             if validation is not None:

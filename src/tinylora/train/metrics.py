@@ -78,6 +78,19 @@ class RunLog:
         self._close()
 
 
+class NoLog:
+    """The log of a process that does not write."""
+
+    def rewind(self, step: int) -> None:
+        """Nothing."""
+
+    def step(self, metrics: Mapping[str, float], samples: Sequence[Mapping[str, Any]]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def keep_steps(path: Path, step: int) -> None:
     """Drop the lines of later steps, and a line that was cut off by a kill; atomic."""
     if not path.exists():

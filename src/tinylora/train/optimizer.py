@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from tinylora import world
 from tinylora.config import TrainConfig
 from tinylora.errors import TinyLoraError
 from tinylora.policy import Policy
@@ -31,11 +32,12 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
 def step_clipped(
     policy: Policy, optimizer: torch.optim.Optimizer, config: TrainConfig, step: int
 ) -> dict[str, float]:
-    """One update with the gradient that is there, clipped.
+    """One update with the gradient that is there, over all processes, clipped.
 
     Raises:
         TinyLoraError: the gradient is not finite.
     """
+    world.add_up_gradients(policy.parameters())
     rate = learning_rate_at(step, config)
     for group in optimizer.param_groups:
         group["lr"] = rate

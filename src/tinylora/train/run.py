@@ -15,11 +15,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tinylora.adapter.files import DTYPES, rounding
+from tinylora import world
+from tinylora.adapter.files import DTYPES, Store, rounding
 from tinylora.adapter.modules import LinearMap, linear_maps
 from tinylora.config import TrainConfig, flatten
 from tinylora.evaluate import summaries
-from tinylora.methods import METHODS
+from tinylora.methods import METHODS, Trained
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Engine
 from tinylora.rollout.transformers import evaluation_mode
@@ -36,7 +37,7 @@ from tinylora.train.folder import (
     write_json,
 )
 from tinylora.train.grpo import train_grpo
-from tinylora.train.metrics import RunLog
+from tinylora.train.metrics import NoLog, RunLog
 from tinylora.train.prepare import Job, prepare
 from tinylora.train.report import draw_curve, end_table
 from tinylora.train.sft import train_sft
@@ -85,14 +86,23 @@ def train(
         TinyLoraError: it failed while running.
         KeyboardInterrupt: after Ctrl-C, with the checkpoint written.
     """
-    start = time.monotonic()
-    console = console or Console()
     config = config or TrainConfig()
-    if config.output is not None and not resume:
-        check_free(new_folder(config, ""))  # before a large model is loaded
-    job = prepare(config, model, tokenizer, task, reward)
-    folder = new_folder(job.config, job.task.name)
-    check_same_run(folder, job.config) if resume else check_free(folder)
+    with world.joined():
+        console = (console or Console()) if world.is_main() else Console(quiet=True)
+        if config.output is not None and not resume:
+            check_free(new_folder(config, ""))  # before a large model is loaded
+        job = prepare(config, model, tokenizer, task, reward)
+        return _run(job, resume, console, base)
+
+
+def _run(
+    job: Job, resume: bool, console: Console, known: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """From what was prepared to the summary; of several processes, the first one writes."""
+    start, config = time.monotonic(), job.config
+    folder = world.from_main(new_folder(config, job.task.name))
+    check_same_run(folder, config) if resume else check_free(folder)
+    world.wait()  # until every process has looked, nothing is written
     for note in job.task.notes:
         _say(console, note)
     if config.params is not None:
@@ -100,7 +110,7 @@ def train(
     seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
     with evaluation_mode(job.base.model), open_engine(job.config, job.base) as engine_of:
         try:
-            before, saved, best = _train_and_save(job, engine_of, folder, resume, console, base)
+            before, saved, best = _train_and_save(job, engine_of, folder, resume, console, known)
         except KeyboardInterrupt:
             again = f'Go on with "tinylora train --resume --output {folder.path}".'
             raise KeyboardInterrupt(again) from None
@@ -112,22 +122,31 @@ def train(
             evaluations["best"] = same or accuracy_of(job, engine_of, folder.best)
     seconds = seconds_before + time.monotonic() - start
     summary = summarise(job, folder, evaluations, saved, best, seconds)
-    write_json(folder.summary, summary)
-    draw_curve(folder.metrics, summary, folder.curve)
+    if world.is_main():
+        write_json(folder.summary, summary)
+        draw_curve(folder.metrics, summary, folder.curve)
     console.print(end_table(summary))
     _say(console, f"Run folder: {folder.path} (with curve.png and summary.json)")
     return summary
 
 
-def base_accuracy(job: Job, engine: Engine, folder: RunFolder, console: Console) -> dict[str, Any]:
+def base_accuracy(
+    job: Job,
+    engine: Engine,
+    folder: RunFolder,
+    console: Console,
+    known: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Greedy and sampled accuracy before training: measured once, then read from the folder."""
     if folder.base.is_file():
-        saved: dict[str, Any] = json.loads(folder.base.read_text(encoding="utf-8"))
-        return saved
-    _say(console, f"Measuring the base model on {len(job.exam.problems)} test problems ...")
-    base = _measure(job, engine)
-    write_json(folder.base, base)
-    return base
+        known = json.loads(folder.base.read_text(encoding="utf-8"))
+    base = world.from_main(known)
+    if base is None:
+        _say(console, f"Measuring the base model on {len(job.exam.problems)} test problems ...")
+        base = _measure(job, engine)
+    if world.is_main():
+        write_json(folder.base, base)
+    return dict(base)
 
 
 def accuracy_of(job: Job, engine_of: EngineOf, folder: Path) -> dict[str, Any]:
@@ -207,13 +226,12 @@ def _train_and_save(
     policy = METHODS[job.config.method].attach(job.base.model, job.config)
     try:
         engine = engine_of(policy)
-        write_config(folder, job.config)
-        if known is not None:
-            write_json(folder.base, known)
-        base = base_accuracy(job, engine, folder, console)
+        if world.is_main():
+            write_config(folder, job.config)
+        base = base_accuracy(job, engine, folder, console, known)
         validation = _validation(job, engine)
         _learn(job, policy, engine, folder, resume, console, validation)
-        saved = Saved(policy.num_trainable, policy.save(folder.path, store))
+        saved = Saved(policy.num_trainable, _save(policy, folder.path, store))
         if store != "fp32":
             trained = torch.cat([p.detach().flatten() for p in policy.parameters()])
             lost = rounding(trained, store).relative
@@ -221,11 +239,19 @@ def _train_and_save(
         best = None if validation is None else validation.best
         if best is not None:
             policy.load_state_dict(best.state)
-            folder.best.mkdir(exist_ok=True)
-            policy.save(folder.best, store)
+            _save(policy, folder.best, store)
     finally:
         policy.detach()
     return base, saved, best
+
+
+def _save(policy: Trained, folder: Path, store: Store) -> int:
+    """The bytes of the files, which are there for every process when this returns."""
+    num_bytes = 0
+    if world.is_main():
+        folder.mkdir(exist_ok=True)
+        num_bytes = policy.save(folder, store)
+    return world.from_main(num_bytes)
 
 
 def _rollouts_per_step(config: TrainConfig, num_trainable: int) -> int:
@@ -273,8 +299,16 @@ def _learn(
     validation: Validation | None,
 ) -> None:
     settings = flatten(job.config)
-    log = RunLog(
-        folder.path, job.config.steps, track=job.config.track, settings=settings, console=console
+    log = (
+        NoLog()
+        if not world.is_main()
+        else RunLog(
+            folder.path,
+            job.config.steps,
+            track=job.config.track,
+            settings=settings,
+            console=console,
+        )
     )
     try:
         ALGORITHMS[job.config.algorithm](

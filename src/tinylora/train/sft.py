@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from tinylora import world
 from tinylora.config import TrainConfig
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.policy import Policy, UntrainedPolicy
 from tinylora.rollout.engine import Engine, Sampling
+from tinylora.rollout.sharded import sharded
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks.task import Grade, Problem, Task, grader_of
 from tinylora.train.batching import (
@@ -28,7 +30,7 @@ from tinylora.train.batching import (
     split_rows,
 )
 from tinylora.train.loop import Outcome, run_steps
-from tinylora.train.metrics import PhaseClock, RunLog
+from tinylora.train.metrics import NoLog, PhaseClock, RunLog
 from tinylora.train.optimizer import make_optimizer, step_clipped
 from tinylora.train.rollouts import (
     SAMPLES_PER_STEP,
@@ -48,7 +50,7 @@ def train_sft(
     task: Task,
     text: Text,
     config: TrainConfig,
-    log: RunLog,
+    log: RunLog | NoLog,
     *,
     checkpoint_folder: Path,
     resume: bool = False,
@@ -105,14 +107,16 @@ def sft_step(
     num_tokens = sum(len(sample.completion) for sample in samples)
     max_tokens = config.micro_batch_tokens or default_micro_batch_tokens(model.device)
     optimizer.zero_grad()
-    total = 0.0
-    for rows in split_rows(pack(samples, 1), max_tokens):
+    total = torch.zeros(1)
+    rows_of_all = sorted(pack(samples, 1), key=lambda row: -row.length)
+    for rows in split_rows(world.share(rows_of_all), max_tokens):
         logprobs_T = completion_logprobs(model, collate(rows, model.device, model.dtype), 1.0)
         loss = -logprobs_T.sum() / num_tokens
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
+    world.add_up(total)
     return {
-        "loss": total,
+        "loss": float(total),
         "num_references": len(samples),
         "completion_length": num_tokens / len(samples),
         **step_clipped(policy, optimizer, config, step),
@@ -153,7 +157,7 @@ def own_samples(
     prompts = [text.encode(problem) for problem in problems]
     seed = derive_seed(config.seed, "references", step)
     with policy.reference():
-        engine = TransformersEngine(UntrainedPolicy(policy.model))
+        engine = sharded(TransformersEngine(UntrainedPolicy(policy.model)))
         completions = engine.generate(prompts, config.samples_per_prompt, sampling, seed)
     texts = [[text.decode(c.token_ids) for c in row] for row in completions]
     verdicts = grade_groups(grade or grader_of(task), problems, texts)

@@ -1,0 +1,127 @@
+"""Two real processes (gloo) learn what one learns; one that dies leaves a whole checkpoint."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tinylora.adapter import files
+
+SETTINGS = {
+    "steps": "6",
+    "prompts-per-step": "6",
+    "samples-per-prompt": "4",
+    "eval-problems": "5",
+    "eval-samples": "2",
+    "learning-rate": "0.2",
+    "num-iterations": "2",
+    "normalizer": "token",
+    "kl-coef": "0.01",
+    "checkpoint-every": "2",
+    "u": "2",
+    "num-groups": "3",
+}
+
+
+def launch(
+    output: Path, model: Path, task: str, num_processes: int, *more: str
+) -> subprocess.Popen[str]:
+    """A run, as torchrun starts it where there is more than one process."""
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={num_processes}"]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        launcher += [f"--master-port={free.getsockname()[1]}"]
+    command = [
+        sys.executable,
+        *(launcher if num_processes > 1 else []),
+        *("-m", "tinylora", "train", f"--output={output}", f"--model={model}", f"--task={task}"),
+        *(f"--{name}={value}" for name, value in SETTINGS.items()),
+        *more,
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    return said
+
+
+def v_of(folder: Path) -> torch.Tensor:
+    return files.read(folder).v
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_folder: Path, task_name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run by one process."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    finish(launch(folder, tiny_folder, task_name, 1))
+    return folder
+
+
+def test_two_processes_learn_what_one_learns(
+    alone: Path, tiny_folder: Path, task_name: str, tmp_path: Path
+) -> None:
+    said = finish(launch(tmp_path / "two", tiny_folder, task_name, 2))
+    assert said.count("Measuring the base model") == 1  # one of them speaks
+    one, two = v_of(alone), v_of(tmp_path / "two")
+    assert bool(one.any())
+    assert torch.allclose(one, two, atol=1e-6)
+    summaries = [
+        json.loads((folder / "summary.json").read_text()) for folder in (alone, tmp_path / "two")
+    ]
+    assert summaries[0]["evaluations"] == summaries[1]["evaluations"]
+    lines = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (alone, tmp_path / "two")
+    ]
+    assert len(lines[1]) == 6
+    for first, second in zip(*lines, strict=True):
+        for name in ("reward", "completion_length", "grad_norm", "kl_rollout", "kl_reference"):
+            assert first[name] == pytest.approx(second[name], abs=1e-5), name
+
+
+def test_a_process_that_dies_ends_the_run_and_another_number_goes_on(
+    alone: Path, tiny_folder: Path, task_name: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    process = launch(output, tiny_folder, task_name, 2, "--max-minutes=9")
+    metrics = output / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    kill_rank(process.pid, 1)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Another process of this run has ended" in said or "SIGKILL" in said
+    assert not (output / "summary.json").exists()
+    finish(launch(output, tiny_folder, task_name, 1, "--resume", "--max-minutes=9"))
+    assert torch.allclose(v_of(alone), v_of(output), atol=1e-6)
+
+
+def kill_rank(launcher: int, rank: int) -> None:
+    """SIGKILL the process of that rank among the launcher's children."""
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            held = (folder / "environ").read_bytes().split(b"\0")
+        except (OSError, IndexError):
+            continue
+        if parent == launcher and f"RANK={rank}".encode() in held:
+            os.kill(int(folder.name), signal.SIGKILL)
+            return
+    raise AssertionError("no such rank")
