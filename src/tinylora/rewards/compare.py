@@ -7,13 +7,14 @@ as `symbolic`. An equation only ever counts by what it says: `6 = 5` is not an a
 
 import re
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from itertools import chain
 
 from tinylora.rewards import quantities
 from tinylora.rewards.latex import ROW, key, split_top, tidy, tokens, unwrap
-from tinylora.rewards.values import TooLarge
+from tinylora.rewards.values import TooLarge, rounds_to
 
-Symbolic = Callable[[str, str], bool]
+Symbolic = Callable[[str, str], bool | None]
 
 MAX_DEPTH = 6
 MAX_ITEMS = 64
@@ -34,7 +35,12 @@ _SYNONYMS = {
 }  # fmt: skip
 _CANONICAL = {key(word): name for name, words in _SYNONYMS.items() for word in words}
 _PHRASE = re.compile(r"[A-Za-z][A-Za-z' -]*[A-Za-z]'?|[A-Za-z]")
-_CHOICE = re.compile(r"\(?([A-Z])\)?")
+_CLOCK = re.compile(r"(\d{1,2})(?::(\d\d))?\s*([aApP])\.?\s*[mM]\.?")
+_BASED = re.compile(r"([0-9A-F]+)(?:_\{?(\d+)\}?)?")
+_CHOICE = re.compile(r"\(?([A-Z])(?:\)|(?=[.: ]|$))[.:]?(\s*(?!and|or)[A-Za-z][^=,+]*)?", re.DOTALL)
+_LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
+_NOT_VARIABLES = {"e", "i", "d"}
+_CLAIMS = re.compile(r"\\(?:approx|sim|simeq|ne|not|neg|to|text|ldots)(?![A-Za-z])|\?|%|'")
 _NAME = re.compile(
     r"(?:\\?[A-Za-z]+|\\.|[ '|(),^_{}+:;=/-]|(?<=_)\d|(?<=[_^]\{)-?\d+|(?<=[(,])\s*\d+(?=[),]))+"
 )
@@ -45,7 +51,7 @@ def equivalent(gold: str, answer: str, symbolic: Symbolic | None = None) -> bool
 
     Args:
         gold, answer: as people or a model wrote them, delimiters included or not.
-        symbolic: decides tidied expressions; with it the result is never None.
+        symbolic: decides tidied expressions; None from it says that it cannot read the gold one.
     """
     return _equal(tidy(gold), tidy(answer), symbolic, 0)
 
@@ -56,11 +62,48 @@ def _equal(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> boo
     gold, answer = _canonical(gold), _canonical(answer)
     if key(gold) == key(answer):
         return True
-    for compare in (_as_words, _as_numbers, _as_relations, _as_intervals, _as_lists, _as_matrices):
+    for compare in _READINGS:
         decided = compare(gold, answer, symbolic, depth)
         if decided is not None:
             return decided
-    return symbolic(gold, answer) if symbolic else None
+    return _by_algebra(gold, answer, symbolic)
+
+
+def _by_algebra(gold: str, answer: str, symbolic: Symbolic | None) -> bool | None:
+    """What reading left open; a gold answer that reading understands is never "unreadable"."""
+    answer = _in_case_of(gold, answer)
+    understood = _quantity(gold) is not None or _union(gold) is not None
+    if understood and claims_more(gold, answer):
+        return False
+    decided = symbolic(_spelled_out(gold), answer) if symbolic else None
+    return False if symbolic and decided is None and understood else decided
+
+
+def _spelled_out(gold: str) -> str:
+    """A rational number as algebra writes it, without commas, units and signs."""
+    meant = _quantity(gold)
+    if meant is None or not isinstance(meant.value, Fraction):
+        return meant.text if meant else gold
+    top, bottom = meant.value.numerator, meant.value.denominator
+    return str(top) if bottom == 1 else rf"\frac{{{top}}}{{{bottom}}}"
+
+
+def claims_more(gold: str, answer: str) -> bool:
+    """The answer has letters, relations or words of its own, which nothing equates."""
+    return not _letters(answer) <= _letters(gold) or bool(
+        set(_CLAIMS.findall(answer)) - set(_CLAIMS.findall(gold))
+    )
+
+
+def _in_case_of(gold: str, answer: str) -> str:
+    """The answer with p for P where the gold answer has p alone, and so for each such letter."""
+    known, own = _letters(gold), _letters(answer) - _letters(gold)
+    swapped = {letter for letter in own if letter.swapcase() in known - _letters(answer)}
+    return _LETTER.sub(lambda m: m[0].swapcase() if m[0] in swapped else m[0], answer)
+
+
+def _letters(text: str) -> set[str]:
+    return {token for token in _LETTER.findall(text) if len(token) == 1} - _NOT_VARIABLES
 
 
 def _canonical(text: str) -> str:
@@ -69,12 +112,23 @@ def _canonical(text: str) -> str:
 
 def _as_words(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
     """Choices and phrases are compared as they stand, apart from case and brackets."""
+    if _CLOCK.fullmatch(gold):
+        return _minutes(gold) == _minutes(answer)
     choice, chosen = _CHOICE.fullmatch(gold), _CHOICE.fullmatch(answer)
-    if choice and chosen:
+    if choice and chosen and (choice.group(2) is None or chosen.group(2) is None):
         return choice.group(1) == chosen.group(1)
     if is_phrase(gold):
         return " ".join(gold.lower().split()) == " ".join(answer.lower().split())
     return False if is_phrase(answer) and not is_phrase(gold) else None
+
+
+def _minutes(text: str) -> int | None:
+    """`4:30 p.m.` as minutes of the day."""
+    match = _CLOCK.fullmatch(text)
+    if not match:
+        return None
+    hour, minute, half = int(match.group(1)), int(match.group(2) or 0), match.group(3).lower()
+    return (hour % 12 + (12 if half == "p" else 0)) * 60 + minute
 
 
 def is_phrase(text: str) -> bool:
@@ -90,16 +144,25 @@ def is_phrase(text: str) -> bool:
     )
 
 
+def _as_based(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
+    """`1011_2`: the digits and the base, which an answer may leave out: the task has it."""
+    meant, said = _BASED.fullmatch(key(gold)), _BASED.fullmatch(key(answer))
+    if meant is None or said is None or not (meant.group(2) or said.group(2)):
+        return None
+    return meant.group(1) == said.group(1) and said.group(2) in (None, meant.group(2))
+
+
 def _as_numbers(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
     """Both are quantities. A thousands comma might also separate a list: then lists have a say."""
-    expected = _quantity(gold)
-    if expected is None:
-        return None
+    try:
+        expected = quantities.quantity(gold)
+    except TooLarge:
+        return None if _quantity(answer) is None else False
     try:
         given = quantities.quantity(answer)
     except TooLarge:
-        return False
-    if given is None:
+        return None if expected is None else False
+    if expected is None or given is None:
         return None
     decided = quantities.equal(expected, given)
     return None if decided is False and "," in gold + answer else decided
@@ -116,6 +179,10 @@ def _as_relations(gold: str, answer: str, symbolic: Symbolic | None, depth: int)
     """`x = 5` against 5 or against `x = 5`; equations against equations are algebra."""
     if len(_items(gold)) > 1 or len(_items(answer)) > 1:
         return None
+    glossed = _glossed(answer)
+    if glossed:
+        either = [_equal(gold, reading, symbolic, depth + 1) for reading in glossed]
+        return True if True in either else None if None in either else False
     gold_sides, answer_sides = split_top(gold, _RELATIONS), split_top(answer, _RELATIONS)
     if len(gold_sides) == len(answer_sides) == 1:
         return None
@@ -131,6 +198,13 @@ def _as_relations(gold: str, answer: str, symbolic: Symbolic | None, depth: int)
         said = _said(answer_sides)
         return False if said is None else _equal(meant, said, symbolic, depth + 1)
     return None
+
+
+def _glossed(text: str) -> tuple[str, ...]:
+    r"""`\sqrt{3} \approx 1.73` in two, where the decimal rounds what stands before it."""
+    exact, _, decimal = (part.strip() for part in text.rpartition(r"\approx"))
+    meant = _quantity(split_top(exact, _RELATIONS)[-1])
+    return (exact, decimal) if meant is not None and rounds_to(meant.value, decimal) else ()
 
 
 def _said(sides: Sequence[str]) -> str | None:
@@ -229,6 +303,8 @@ def _as_lists(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> 
         if gold_open != answer_open and "[" in (gold_open, answer_open):
             return None
         return _equal(gold_items[0], answer_items[0], symbolic, depth + 1)
+    if len(answer_items) > len(gold_items) > 1:
+        answer_items = list({key(item): item for item in answer_items}.values())
     if len(gold_items) != len(answer_items) or len(gold_items) > MAX_ITEMS:
         return False
     brackets = {gold_open, answer_open} - {"", "{"}
@@ -303,3 +379,8 @@ def _matrix(text: str) -> list[list[str]] | None:
         return None
     rows = [row for row in match.group(1).split(ROW) if row.strip()]
     return [[cell.strip() for cell in row.split("&")] for row in rows]
+
+
+_READINGS = (
+    _as_words, _as_based, _as_numbers, _as_relations, _as_intervals, _as_lists, _as_matrices,
+)  # fmt: skip

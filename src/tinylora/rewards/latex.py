@@ -20,7 +20,7 @@ _UNICODE = str.maketrans(
     }
 )  # fmt: skip
 
-ROW = "\x1e"  # ends a row of a matrix in a tidied text
+ROW = "\ue000"  # ends a row of a matrix in a tidied text: private, and no white space
 
 # The order matters: a longer spelling before its own beginning.
 _RESPELLINGS = tuple(
@@ -52,7 +52,10 @@ _RESPELLINGS = tuple(
         (r"\\lbrace(?![A-Za-z])", r"\\{"),
         (r"\\rbrace(?![A-Za-z])", r"\\}"),
         (r"\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![A-Za-z])", r"\\degree "),
-        (r"\\bmod(?![A-Za-z])", r"\\mod "),
+        (r"\\bmod(?![A-Za-z])|\\pmod(?![A-Za-z])", r"\\mod "),
+        (r"\\langle(?![A-Za-z])", "("),
+        (r"\\rangle(?![A-Za-z])", ")"),
+        (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
         (r"\\(begin|end)\{[bBp]?matrix\}", r"\\\1{matrix}"),
         (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
@@ -68,8 +71,8 @@ _FUNCTIONS = (
 _FUNCTION_WORD = re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![A-Za-z])")
 _MACRO_WITH_ARGUMENTS = re.compile(r"\\(frac|sqrt|binom)(?![A-Za-z])")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|.", re.DOTALL)
-_OPENERS = ("(", "[", "{", r"\{", r"\langle", r"\lfloor", r"\lceil")
-_CLOSERS = (")", "]", "}", r"\}", r"\rangle", r"\rfloor", r"\rceil")
+_OPENERS = ("(", "[", "{", r"\{", r"\lfloor", r"\lceil")
+_CLOSERS = (")", "]", "}", r"\}", r"\rfloor", r"\rceil")
 
 
 @lru_cache(maxsize=4096)
@@ -119,7 +122,7 @@ def unwrap(text: str) -> tuple[str, str, str]:
     `(` and `[` close each other, as half-open intervals want it.
     """
     parts = tokens(text)
-    if len(parts) < 2 or parts[0] not in (*_OPENERS[:4], r"\langle") or parts[-1] not in _CLOSERS:
+    if len(parts) < 2 or parts[0] not in _OPENERS[:4] or parts[-1] not in _CLOSERS:
         return "", text, ""
     depth = 0
     for i, token in enumerate(parts):

@@ -21,11 +21,13 @@ from tinylora.rewards.latex import key, tidy
 from tinylora.rewards.verdict import Verdict
 from tinylora.rewards.workers import Judged
 
-MAX_ANSWER = 1_500
-"""Characters of an answer that are compared; a longer one equals a gold answer literally or not."""
+# A larger answer equals a gold answer literally or not at all.
+MAX_ANSWER = 1_500  # characters
+MAX_NESTING = 40  # brackets in each other
 
 _PROSE_WORD = re.compile(r"(?<!\\)\b[A-Za-z]{3,}")
 PROSE_WORDS = 4
+_SOLUTION = re.compile(r"####|\\boxed|\banswer is\b|\n[ \t]*A:", re.IGNORECASE)
 
 _NO_ANSWER = Judged(False, "no answer in the completion")
 
@@ -101,15 +103,27 @@ def _by_reading(gold: str, answer: str | None) -> Judged | None:
         return Judged(None, "the gold answer is empty")
     if answer is None or not tidy(answer[:MAX_ANSWER]):
         return _NO_ANSWER
-    if len(answer) > MAX_ANSWER:
+    excess = _excess(answer)
+    if excess:
         same = len(answer) < 10 * len(gold) and key(tidy(answer)) == key(tidy(gold))
-        return Judged(same, "equal" if same else f"limit: an answer of {len(answer)} characters")
+        return Judged(same, "equal" if same else f"limit: {excess}")
     decided = equivalent(gold, answer)
     if decided is not True and _is_prose(tidy(gold)) and not _is_short(gold, answer):
         return Judged(None, "the gold answer is prose, which only its own words can match")
     if decided is None:
         return None
     return Judged(decided, "equal" if decided else "not equal")
+
+
+def _excess(answer: str) -> str:
+    """In what the answer is too large to compare, "" where it is not."""
+    if len(answer) > MAX_ANSWER:
+        return f"an answer of {len(answer)} characters"
+    depth = deepest = 0
+    for character in answer:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return f"an answer with {deepest} brackets in each other" if deepest > MAX_NESTING else ""
 
 
 def _is_prose(gold: str) -> bool:
@@ -126,6 +140,3 @@ def _gold(gold: str) -> str:
     """The answer in the gold text: itself, or what a solution ends in."""
     found = extract.lenient(gold) if _SOLUTION.search(gold) else gold
     return tidy(found if found is not None else gold)
-
-
-_SOLUTION = re.compile(r"####|\\boxed|\banswer is\b|\n[ \t]*A:", re.IGNORECASE)

@@ -4,7 +4,7 @@ Conventions, where the suites of the field differ:
 1. A unit may be left out on either side; two different known units are different answers.
 2. 5.3\% equals 5.3, and 60\% equals 0.6; but 500\% is not 5: as a fraction a percentage counts
    below one only, else an answer could be right in two readings of which one is a mistake.
-3. A decimal of six or more places stands for the number that it rounds.
+3. A decimal of `PLACES` or more places and digits stands for the number that it rounds.
 """
 
 import re
@@ -29,6 +29,7 @@ _ALIASES: dict[str, str] = {
     "A": "", "C": "", "T": "", "kJ": "", "kW": "", "kPa": "", "nm": "", "keV": "", "MeV": "",
     "GeV": "", "erg": "ergs", "acre": "acres", "gallon": "gallons", "bit": "bits", "byte": "bytes",
 }  # fmt: skip
+PLACES = 4
 _UNITS = {word: unit for unit, words in _ALIASES.items() for word in (unit, *words.split())}
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _NEVER_A_LABEL = frozenset({
@@ -86,8 +87,10 @@ def equal(gold: Quantity, answer: Quantity) -> bool | None:
 def _rounded(gold: Quantity, answer: Quantity) -> bool:
     """One of them is a long decimal for the other, which is none."""
     if values.is_decimal(gold.text):
-        return not values.is_decimal(answer.text) and values.rounds_to(answer.value, gold.text)
-    return values.rounds_to(gold.value, answer.text)
+        rounded, exact = gold, answer
+    else:
+        rounded, exact = answer, gold
+    return not values.is_decimal(exact.text) and values.rounds_to(exact.value, rounded.text, PLACES)
 
 
 def _scaled(text: str) -> Quantity | None:

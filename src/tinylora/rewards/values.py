@@ -34,6 +34,7 @@ _TOKEN = re.compile(rf"\s*({_NUMBER}|\\[A-Za-z]+|.)", re.DOTALL)
 _E_NOTATION = re.compile(r"(?<=[\d.])[eE]\s*([+-]?\d+)(?![\d.])")
 _TIMES_TEN = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)")
 _MIXED = re.compile(r"(-?)\s*(\d+)\s+(\d+)\s*/\s*(\d+)")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\{(\d{1,20})\}")
 _DECIMAL = re.compile(r"-?(?:\d*\.(\d+)|\d+)")
 _FUNCTIONS: dict[str, Callable[[complex], complex]] = {
     r"\sin": cmath.sin, r"\cos": cmath.cos, r"\tan": cmath.tan, r"\log": cmath.log,
@@ -55,11 +56,18 @@ def value(text: str) -> Value | None:
     if mixed:
         sign, *digits = mixed.groups()
         text = f"{sign}({digits[0]}+{digits[1]}/{digits[2]})"
+    text = _REPEATING.sub(_repeating, text)
     text = _TIMES_TEN.sub(r"\\cdot ", _E_NOTATION.sub(r"\\cdot 10^{\1}", text))
     try:
         return _Reader(_TOKEN.findall(text.strip())).whole()
     except (_Unreadable, ZeroDivisionError, OverflowError, ValueError, RecursionError):
         return None
+
+
+def _repeating(match: re.Match[str]) -> str:
+    r"""`0.1\overline{6}` as a sum of a decimal and a fraction."""
+    whole, once, again = match.groups()
+    return f"({whole or 0}.{once}+{again}/{'9' * len(again)}{'0' * len(once)})"
 
 
 def same(a: Value, b: Value) -> bool | None:
@@ -78,18 +86,18 @@ def same(a: Value, b: Value) -> bool | None:
     return False if distance > DIFFERENT * size else None
 
 
-def rounds_to(exact: Value, text: str) -> bool:
-    """Whether the text is a decimal of six or more places that `exact` rounds or truncates to."""
+def rounds_to(exact: Value, text: str, places: int = 0) -> bool:
+    """Whether the text is a decimal of at least so many places that `exact` rounds to."""
     match = _DECIMAL.fullmatch(text)
-    if not match or len(match.group(1) or "") < 6:
+    shown_places = len(match.group(1) or "") if match else -1
+    if not places <= shown_places <= 14:
         return False
-    unit = Fraction(1, 10 ** len(match.group(1)))
-    shown = Fraction(text)
     if isinstance(exact, complex):
-        if exact.imag or not math.isfinite(exact.real) or len(match.group(1)) > 14:
+        if exact.imag or not math.isfinite(exact.real):
             return False
         exact = Fraction(exact.real)
-    return abs(exact) >= 1000 * unit and abs(exact - shown) < unit
+    unit = Fraction(1, 10**shown_places)
+    return abs(exact) >= unit * 10 ** (places - 1) and 2 * abs(exact - Fraction(text)) <= unit
 
 
 def is_decimal(text: str) -> bool:
@@ -104,6 +112,7 @@ class _Reader:
         self.tokens = [token for token in tokens if token.strip()]
         self.position = 0
         self.depth = 0
+        self.in_function = 0
 
     def whole(self) -> Value:
         result = self.sum()
@@ -171,6 +180,9 @@ class _Reader:
         while self.peek() == "!":
             self.take()
             base = Fraction(math.factorial(_count(base)))
+        if self.in_function and self.peek() == r"\degree":
+            self.take()
+            base = complex(base) * math.pi / 180
         return base
 
     def atom(self) -> Value:
@@ -224,16 +236,27 @@ class _Reader:
 
     def function(self, name: str) -> Value:
         r"""Of a bracketed argument, or of one atom alone (`\sin 2x` would be two readings)."""
-        if self.peek() == "^" or self.peek() == "_":
-            raise _Unreadable
+        exponent = self.function_power()
         bracketed = self.peek() in _CLOSING
-        argument = self.atom()
+        self.in_function += 1
+        argument = self.factorial()
+        self.in_function -= 1
         if not bracketed and self.peek() not in ("", "+", "-", ")", "}"):
             raise _Unreadable
         result = _FUNCTIONS[name](complex(argument))
         if result and abs(result) < 1e-12:
             raise _Unreadable  # \sin(\pi) is not 1e-16
-        return result
+        return _power(result, exponent)
+
+    def function_power(self) -> Fraction:
+        r"""2 in `\sin^2(x)`; `\sin^{-1}` is another function."""
+        if self.peek() != "^":
+            return Fraction(1)
+        self.take()
+        exponent = self.atom()
+        if not isinstance(exponent, Fraction) or exponent < 1:
+            raise _Unreadable
+        return exponent
 
 
 def _count(number: Value) -> int:

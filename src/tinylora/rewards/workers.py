@@ -30,6 +30,7 @@ WALL_S = 60.0
 MEMORY_MB = 1024
 MAX_WORKERS = 8
 ATTEMPTS = 2
+ENDING_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,11 @@ class _Worker:
         *lines, self.unread = (self.unread + (said or b"")).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def end(self) -> int:
-        """Kill it, if it is not dead yet; its exit status."""
+    def end(self, at_end_of_output: bool = False) -> int:
+        """Kill it, unless it is ending by itself; its exit status."""
+        if at_end_of_output:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(ENDING_S)
         self.process.kill()
         status = self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -199,7 +203,7 @@ class _Round:
         assert worker.process.stdout is not None
         self.selector.unregister(worker.process.stdout)
         self.pool._workers.remove(worker)
-        status, job = worker.end(), worker.job
+        status, job = worker.end(at_end_of_output=not cause), worker.job
         if job is None:
             return
         if not cause and -status in _CONTENT_SIGNALS and worker.reading:
@@ -216,11 +220,18 @@ class _Round:
 _CONTENT_SIGNALS = (signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE)
 
 
+_JUDGED = {
+    True: Judged(True, "equal"),
+    False: Judged(False, "not equal"),
+    None: Judged(None, "the gold answer cannot be read"),
+}
+
+
 def _judged(event: dict[str, Any], reading: str) -> Judged | None:
     if "equal" in event:
-        return Judged(event["equal"], "equal" if event["equal"] else "not equal")
-    if "unreadable" in event:
-        return Judged(None, "the gold answer cannot be read")
+        return _JUDGED[event["equal"]]
+    if "failed" in event:
+        return Judged(None, f"the comparison failed: {event['failed']} in the algebra")
     return _over_limit(reading) if "limit" in event else None
 
 
