@@ -7,6 +7,7 @@ import pytest
 
 from tinylora.estimators import wilson
 from tinylora.records import Evaluation, Record, num_different
+from tinylora.rewards.math import grade_many
 from tinylora.rewards.verdict import Verdict
 
 
@@ -40,15 +41,26 @@ def test_a_greedy_answer_has_no_pass_at_k() -> None:
     assert list(records([[1.0], [0.0]]).figures) == ["accuracy", "mean_length", "truncated_share"]
 
 
-def test_the_majority_votes_on_answers_in_any_format() -> None:
-    """`lenient` tells whether the answer is right, where the score is about the format too."""
+def test_strict_and_lenient_shares_and_the_vote() -> None:
+    """Scored strictly: what is right in another format has no answer that counts, and no vote."""
     boxed = record(1.0, answer="5", strict=1.0, lenient=1.0)
-    bare = record(0.0, answer="5.0", strict=0.0, lenient=1.0)
-    wrong = record(0.0, answer="6", strict=0.0, lenient=0.0)
-    figures = Evaluation([[bare, bare, wrong], [boxed, wrong, wrong]]).figures
+    bare = record(0.0, answer=None, strict=0.0, lenient=1.0)
+    wrong = record(0.0, answer="6", strict=0.0, lenient=None)  # lenient: could not judge
+    figures = Evaluation([[boxed, bare, bare], [boxed, wrong, wrong]]).figures
     assert figures["majority@3"].value == 0.5
-    assert figures["strict"].value == figures["accuracy"].value == pytest.approx(1 / 6)
-    assert figures["lenient"].value == pytest.approx(3 / 6)
+    assert figures["strict"].value == figures["accuracy"].value == pytest.approx(2 / 6)
+    assert figures["lenient"].value == pytest.approx(4 / 4)
+
+
+def test_mathematical_verdicts_become_figures() -> None:
+    """The real grader: writings of one half are one answer, which outvotes a third."""
+    texts = [r"\boxed{0.5}", r"so \boxed{\frac{1}{2}}", r"\boxed{1/3}", "#### 0.5"]
+    verdicts = grade_many([("1/2", text) for text in texts], "boxed")
+    row = [Record(text, v, 1, False, None) for text, v in zip(texts, verdicts, strict=True)]
+    figures = Evaluation([row]).figures
+    assert figures["strict"].value == figures["accuracy"].value == 0.5
+    assert figures["lenient"].value == 0.75
+    assert figures["majority@4"].value == 1.0
 
 
 def test_the_majority_leaves_out_what_was_not_judged() -> None:

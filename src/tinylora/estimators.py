@@ -20,7 +20,6 @@ Z_95 = 1.959964
 NUM_RESAMPLES = 1000
 NUMBER = re.compile(r"(-?)(\d{0,50}\.\d{1,50}|\d{1,50})")
 RATIO = re.compile(r"(-?)(?:\\frac\{(\d{1,50})\}\{(\d{1,50})\}|(\d{1,50})/(\d{1,50}))")
-DECORATION = re.compile(r"\\left|\\right|\\[!,;: ]|\\[()\[\]]|\$|\s")
 
 
 @dataclass(frozen=True)
@@ -121,18 +120,16 @@ def majority(answers_G: Sequence[str | None], is_right_G: Sequence[bool]) -> flo
 
 
 def normal_form(answer: str) -> str:
-    """An answer without the ways to write it: `$\\dfrac12$`, `1/2` and `0.50` are one.
+    """The answer by value where it is a number or a ratio, else as text without spaces.
 
-    Numbers and ratios are compared by value, everything else as text without spaces and signs of
-    layout. Nothing is evaluated, so no answer can be expensive.
+    `1/2`, `\\frac{1}{2}` and `0.50` are one. The grader has taken layout off before. Nothing is
+    evaluated, so no answer can be expensive.
     """
-    text = DECORATION.sub("", answer).rstrip(".")
-    text = re.sub(r"\\[dt]frac", r"\\frac", text)
-    text = re.sub(r"\\frac(\d)(\d)", r"\\frac{\1}{\2}", text)
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
-    if found := NUMBER.fullmatch(text):
+    text = re.sub(r"\s", "", answer)
+    number = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    if found := NUMBER.fullmatch(number):
         return str(Fraction(found[1] + found[2]))
-    found = RATIO.fullmatch(text)
+    found = RATIO.fullmatch(number)
     if found and int(found[3] or found[5]):
         return str(Fraction(f"{found[1]}{found[2] or found[4]}/{found[3] or found[5]}"))
     return text

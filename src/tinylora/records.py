@@ -5,7 +5,8 @@ of greedy answers the paper's pass@1, of k samples mean@k. Answers that could no
 counted apart. `estimators.py` has the arithmetic.
 
 What a grader notes in `details` becomes a figure: `strict` and `lenient` (right in the format that
-was asked for, or in any), `compiled`, and `answer`, the text that votes in majority@k.
+was asked for, or in any), `compiled`, and `answer`, the text that was scored and votes in
+majority@k (None: there was none in the format that counts).
 """
 
 from collections import defaultdict
@@ -29,11 +30,6 @@ class Record:
     num_tokens: int
     truncated: bool
     label: str | None
-
-    @property
-    def answer_is_right(self) -> bool:
-        """In whatever format, where the grader tells: a vote is about the answer."""
-        return bool(self.verdict.details.get("lenient", self.verdict.is_right))
 
     def as_json(self) -> dict[str, Any]:
         """The record, flat."""
@@ -94,8 +90,8 @@ class Evaluation:
             figures |= self._pass_at_k()
             figures |= self._majority()
         for name in NOTED:
-            if any(name in r.verdict.details for r in self.judged):
-                figures[name] = share(self._noted(name))
+            if any(noted := self._noted(name)):
+                figures[name] = share(noted)
         if "compiled" in figures or not all(r.verdict.score in (0, 1) for r in self.judged):
             scores_P = [sum(row) / len(row) for row in self._each(_score)]
             figures["mean_score"] = mean(scores_P)
@@ -136,11 +132,9 @@ class Evaluation:
         return [[float(number(record)) for record in row] for row in self.judged_P_G]
 
     def _noted(self, name: str) -> list[list[float]]:
-        """What the details say under this name, where they say it."""
-        return [
-            [float(r.verdict.details[name]) for r in row if name in r.verdict.details]
-            for row in self.judged_P_G
-        ]
+        """What the details say under this name, where they say it and could be judged."""
+        found = ([r.verdict.details.get(name) for r in row] for row in self.judged_P_G)
+        return [[float(value) for value in row if value is not None] for row in found]
 
     def _pass_at_k(self) -> dict[str, Figure]:
         """For k = 2, 4, 8, ...: over the problems with at least k judged answers."""
@@ -157,7 +151,7 @@ class Evaluation:
         if not any("answer" in r.verdict.details for r in self.judged):
             return {}
         values_P_1 = [
-            [majority([_answer(r) for r in row], [r.answer_is_right for r in row])]
+            [majority([_answer(r) for r in row], [r.verdict.is_right for r in row])]
             for row in self.judged_P_G
         ]
         return {f"majority@{self.num_samples}": share(values_P_1)}

@@ -152,6 +152,20 @@ def test_one_adapter_alone_is_tested_against_the_base(
         assert compare["paired"][kind]["difference"] == {"value": 0, "low": 0, "high": 0}
 
 
+def test_a_run_by_another_method_is_measured_and_compared(
+    finished_run: Path, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "lora", tmp_path / "eval.json"
+    assert main(["train", *small, "--method=lora", "--steps=1", f"--output={folder}"]) == 0
+    same = ["--device=cpu", f"--json={out}"]
+    assert main(["eval", f"--adapter={finished_run}", f"--compare={folder}", *same]) == 0
+    measured = json.loads(out.read_text(encoding="utf-8"))
+    final = json.loads((folder / "summary.json").read_text())["evaluations"]["final"]
+    assert measured["compare"]["sampled"] == final["sampled"]
+    assert main(["eval", f"--adapter={folder}", "--device=cpu", "--controls"]) == 2
+    assert "--controls draws other numbers for a TinyLoRA adapter" in capsys.readouterr().err
+
+
 def test_adapters_of_different_bases_are_not_compared(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -197,7 +197,7 @@ def with_recorded(options: Any) -> Any:
 
     How the task is read and asked is as it was only for the run's own task.
     """
-    folders = [_run_folder(adapter) for adapter in (options.adapter, *options.compare)]
+    folders = [run_folder(adapter) for adapter in (options.adapter, *options.compare)]
     recipes = [os.path.join(folder, "config.yaml") for folder in folders]
     recorded = next((load_recipe(Path(r)) for r in recipes if os.path.isfile(r)), {})
     is_same_task = options.task in (None, recorded.get("task"))
@@ -210,7 +210,7 @@ def with_recorded(options: Any) -> Any:
     return options
 
 
-def _run_folder(adapter: str | None) -> str:
+def run_folder(adapter: str | None) -> str:
     """The run of an adapter: its folder, or that of a file in it or in its `best/`."""
     path = adapter or BASE  # by os.path: a text is no path, and may be too long for one
     folder = os.path.normpath(os.path.dirname(path) if os.path.isfile(path) else path)

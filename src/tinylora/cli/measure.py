@@ -1,6 +1,7 @@
 """What `tinylora eval` computes: answers of one policy or two, the controls, and the JSON file."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,12 +14,14 @@ from tinylora.adapter import load
 from tinylora.adapter.files import read
 from tinylora.adapter.fingerprint import quantization
 from tinylora.atomic import write_atomically
-from tinylora.cli.eval import BASE, task_settings
+from tinylora.cli.eval import BASE, run_folder, task_settings
 from tinylora.cli.measure_tables import tables
 from tinylora.cli.quiet import quieten
+from tinylora.config import TrainConfig, load_recipe, unflatten
 from tinylora.errors import RequestError
 from tinylora.estimators import paired
 from tinylora.evaluate import Exam, controls, summaries, text_of
+from tinylora.methods import METHODS, Trained
 from tinylora.models import Base, check_context, load_model, stored_quantization
 from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
 from tinylora.records import Evaluation, num_different
@@ -29,7 +32,16 @@ Answers = dict[str, Evaluation]  # "greedy" and "sampled"
 
 
 def measure(options: Any) -> None:
-    """Measure what the options name, print it, and write it where they say."""
+    """Measure what the options name, print it, and write it where they say.
+
+    Raises:
+        RequestError: --controls for what is no TinyLoRA adapter; names that do not go together.
+    """
+    if options.controls and (run := _other_run(options.adapter)):
+        raise RequestError(
+            f"--controls draws other numbers for a TinyLoRA adapter, but {options.adapter} was "
+            f"trained by method = {run.method}. Compare it with the base model: --compare base."
+        )
     task = load_task(options.task, task_settings(options))
     for note in task.notes:
         Console().print(note, soft_wrap=True, highlight=False, markup=False)
@@ -112,14 +124,29 @@ def _quantize(adapters: list[str], name: str) -> str:
 @contextmanager
 def policy_of(base: Base, adapter: str | None, force: bool) -> Iterator[Policy]:
     """Inside, the base model with the adapter on it; without one for None and "base"."""
-    if adapter in (None, BASE):
+    if adapter is None or adapter == BASE:
         yield UntrainedPolicy(base.model)
         return
-    attached = load(base.model, str(adapter), force=force)
+    policy = _trained(base, adapter, force)
     try:
-        yield TinyLoraPolicy(attached)
+        yield policy
     finally:
-        attached.detach()
+        policy.detach()
+
+
+def _trained(base: Base, adapter: str, force: bool) -> Trained:
+    """An adapter in any of its forms, or what a run by another method left in its folder."""
+    run = _other_run(adapter)
+    if run is None:
+        return TinyLoraPolicy(load(base.model, adapter, force=force))
+    return METHODS[run.method].load(base.model, Path(adapter), run)
+
+
+def _other_run(adapter: str) -> TrainConfig | None:
+    """The settings of a run that trained by another method than TinyLoRA."""
+    recipe = os.path.join(run_folder(adapter), "config.yaml")
+    run = unflatten(load_recipe(recipe), recipe) if os.path.isfile(recipe) else None
+    return None if run is None or run.method in ("tinylora", "lora-xs") else run
 
 
 def measure_controls(exam: Exam, policy: Policy, base: Answers, seed: int) -> dict[str, Any]:
