@@ -7,6 +7,7 @@ keeps the disk out of it.
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from tinylora.adapter.modules import LinearMap, read_columns, read_weight
+from tinylora.adapter.quantized import has_codes, kept_tensors, scheme
 from tinylora.adapter.svd import Factors, truncated_svd
 from tinylora.atomic import write_atomically
 from tinylora.folders import cache_folder
@@ -26,17 +29,41 @@ def cached_svd(W: Tensor, rank: int, subspace: str = "top") -> Factors:
     folder = cache_folder()
     if folder is None:
         return truncated_svd(W, rank, subspace)
-    path = folder / "factors" / f"{_key(W, rank, subspace)}.safetensors"
-    factors = _read(path, W)
+    identity = f"{tuple(W.shape)} {W.dtype} {rank} {subspace}".encode() + _digest(W)
+    return _kept(folder, identity, W.device, lambda: truncated_svd(W, rank, subspace))
+
+
+def cached_svd_of_layer(linear: LinearMap, rank: int, subspace: str = "top") -> Factors:
+    """The same of the map that a layer computes.
+
+    A quantised one is known by all it keeps and a few of its columns: on a CPU it costs more to
+    read W through it than to decompose W, so it is read only where it is new.
+    """
+    folder = cache_folder()
+    if folder is None or not has_codes(linear.module):
+        return cached_svd(read_weight(linear), rank, subspace)
+    some = read_columns(linear, torch.tensor([0, linear.d_in // 2, linear.d_in - 1]))
+    digests = {_digest(tensor) for tensor in (some, *kept_tensors(linear.module))}
+    header = f"layer {scheme({linear.name: linear.module})} {some.dtype} {rank} {subspace}"
+    identity = header.encode() + b"".join(sorted(digests))
+    return _kept(
+        folder,
+        identity,
+        some.device,
+        lambda: truncated_svd(read_weight(linear), rank, subspace),
+    )
+
+
+def _kept(
+    folder: Path, identity: bytes, device: torch.device, compute: Callable[[], Factors]
+) -> Factors:
+    key = hashlib.sha256(f"{_VERSION} ".encode() + identity).hexdigest()
+    path = folder / "factors" / f"{key}.safetensors"
+    factors = _read(path, device)
     if factors is None:
-        factors = truncated_svd(W, rank, subspace)
+        factors = compute()
         _write(path, factors)
     return factors
-
-
-def _key(W: Tensor, rank: int, subspace: str) -> str:
-    header = f"{_VERSION} {tuple(W.shape)} {W.dtype} {rank} {subspace}"
-    return hashlib.sha256(header.encode() + _digest(W)).hexdigest()
 
 
 def _digest(*tensors: Tensor) -> bytes:
@@ -46,7 +73,7 @@ def _digest(*tensors: Tensor) -> bytes:
     return total.digest()
 
 
-def _read(path: Path, W: Tensor) -> Factors | None:
+def _read(path: Path, device: torch.device) -> Factors | None:
     try:
         with safe_open(path, framework="pt") as file:
             U, S, V = (file.get_tensor(name) for name in "USV")
@@ -55,7 +82,7 @@ def _read(path: Path, W: Tensor) -> Factors | None:
         return None
     if meta.get("digest") != _digest(U, S, V).hex():
         return None
-    U, S, V = (tensor.to(W.device) for tensor in (U, S, V))
+    U, S, V = (tensor.to(device) for tensor in (U, S, V))
     return Factors(U, S, V, float(meta["edge_gap"]), float(meta["residual"]), meta["method"])
 
 

@@ -11,18 +11,26 @@ import torch
 from torch import Tensor
 
 from tinylora.adapter import core
-from tinylora.adapter.cache import cached_svd
+from tinylora.adapter.cache import cached_svd, cached_svd_of_layer
+from tinylora.adapter.modules import LinearMap
 from tinylora.adapter.stream import keyed_normals
 from tinylora.adapter.svd import Factors
 from tinylora.config import AdapterConfig
 
 
+def linear_factors(linear: LinearMap, config: AdapterConfig) -> Factors:
+    """The factors of one map of a model as the settings ask for them."""
+    if linear.is_plain:
+        return module_factors(linear.weight(), linear.name, config)
+    factors = cached_svd_of_layer(linear, config.rank, config.subspace)
+    return _in_basis(factors, linear.name, config)
+
+
 def module_factors(W: Tensor, name: str, config: AdapterConfig) -> Factors:
-    """The factors of one module as the settings ask for them; `name` keys the random basis."""
+    """The same from its weight; `name` keys the random basis."""
     if W.is_meta:
         return _without_weights(W, config.rank)
-    factors = cached_svd(W, config.rank, config.subspace)
-    return factors if config.basis == "svd" else _with_random_basis(factors, name, config.seed)
+    return _in_basis(cached_svd(W, config.rank, config.subspace), name, config)
 
 
 def projections(name: str, config: AdapterConfig) -> Tensor:
@@ -36,6 +44,10 @@ def projections(name: str, config: AdapterConfig) -> Tensor:
     normals = keyed_normals(f"tinylora/P/{config.seed}/{name}", u * r * r).reshape(u, r * r)
     norms = np.sqrt((normals * normals).sum(axis=1, keepdims=True).astype(np.float64))
     return torch.from_numpy((normals / norms).reshape(u, r, r))
+
+
+def _in_basis(factors: Factors, name: str, config: AdapterConfig) -> Factors:
+    return factors if config.basis == "svd" else _with_random_basis(factors, name, config.seed)
 
 
 def _without_weights(W: Tensor, rank: int) -> Factors:

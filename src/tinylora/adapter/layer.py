@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tinylora.adapter import core, files, text
 from tinylora.adapter.contents import smallest_store
-from tinylora.adapter.factors import module_factors, projections
+from tinylora.adapter.factors import linear_factors, projections
 from tinylora.adapter.fingerprint import identity, take
 from tinylora.adapter.fold import FoldReport, check_foldable, folded_into, is_foldable
 from tinylora.adapter.hooks import (
@@ -36,9 +36,9 @@ from tinylora.adapter.modules import (
     LinearMap,
     clean_name,
     common_ancestor,
+    input_kind,
     keep_codes,
     linear_maps,
-    read_weight,
 )
 from tinylora.adapter.sharing import assign_groups
 from tinylora.adapter.svd import Factors
@@ -302,10 +302,10 @@ class TinyLora:
 
 
 def _factors(linear: LinearMap, config: AdapterConfig) -> Factors:
-    place = next(linear.module.parameters(), torch.empty(0)).device
+    _, device = input_kind(linear)
     try:
-        with without_autocast(place.type):
-            return module_factors(read_weight(linear), linear.name, config)
+        with without_autocast(device.type):
+            return linear_factors(linear, config)
     except RequestError as error:
         raise RequestError(f"{linear.name}: {error}") from None
 

@@ -94,20 +94,30 @@ def read_weight(linear: LinearMap, block: int = 256) -> Tensor:
     """W as the base model computes with it, (d_out, d_in).
 
     A plain weight is returned as it is. Any other layer (quantised, wrapped) is read through its
-    own output on unit vectors, f(e_j) - f(0), `block` of them at a time, so that no backend needs
-    code of its own. Its bias rests meanwhile: in half precision w + b would be rounded.
+    own output, `block` columns at a time, so that no backend needs code of its own.
     """
     if linear.is_plain:
         return linear.weight()
-    dtype, device = input_kind(linear)
-    zeros = torch.zeros(1, linear.d_in, dtype=dtype, device=device)
-    with torch.no_grad(), without_bias(linear.module):
-        offset: Tensor = linear.module(zeros)
-        weight = offset.new_empty(linear.d_out, linear.d_in)
-        for places in torch.split(torch.arange(linear.d_in, device=device), block):
-            columns = linear.module(F.one_hot(places, linear.d_in).to(dtype)) - offset
-            weight[:, places] = columns.mT
+    parts = torch.split(torch.arange(linear.d_in), block)
+    columns = read_columns(linear, parts[0])
+    weight = columns.new_empty(linear.d_out, linear.d_in)
+    weight[:, parts[0]] = columns
+    for places in parts[1:]:
+        weight[:, places] = read_columns(linear, places)
     return weight
+
+
+def read_columns(linear: LinearMap, places: Tensor) -> Tensor:
+    """W e_j = f(e_j) - f(0) for each place j, as (d_out, n), through a layer that is not plain.
+
+    Its bias rests meanwhile: in half precision w + b would be rounded.
+    """
+    dtype, device = input_kind(linear)
+    rows = torch.zeros(1 + len(places), linear.d_in, dtype=dtype, device=device)
+    rows[1:] = F.one_hot(places.to(device), linear.d_in)
+    with torch.no_grad(), without_bias(linear.module):
+        answers: Tensor = linear.module(rows)
+    return (answers[1:] - answers[:1]).mT
 
 
 def input_kind(linear: LinearMap) -> tuple[torch.dtype, torch.device]:

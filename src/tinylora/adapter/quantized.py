@@ -9,7 +9,8 @@ What it does **not** notice: scales that change by less than some 3 % in one lay
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ NUM_BYTES = 3  # of each number
 
 def quantized_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers that keep codes, by clean name; a wrapper around one is none."""
-    return {clean_name(n): module for n, module in model.named_modules() if _has_codes(module)}
+    return {clean_name(n): module for n, module in model.named_modules() if has_codes(module)}
 
 
 def scheme(layers: Mapping[str, nn.Module]) -> str:
@@ -45,6 +46,28 @@ def codes(layer: nn.Module) -> list[Tensor]:
     own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
     whole = [_unpacked(tensor) for tensor in own]
     return [part.contiguous().view(torch.uint8) for tensor in whole for part in _integers(tensor)]
+
+
+def kept_tensors(thing: object, seen: set[int] | None = None) -> Iterator[Tensor]:
+    """All tensors that hang on a layer: parameters, buffers, and what a backend keeps beside them.
+
+    In no fixed order, and some of them twice, where the backend does so.
+    """
+    seen = set() if seen is None else seen
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, Tensor):
+        names = thing.__tensor_flatten__()[0] if hasattr(thing, "__tensor_flatten__") else []
+        yield from [getattr(thing, name) for name in names] or [thing.detach()]
+    inside: Iterable[object] = getattr(thing, "__dict__", {}).values()
+    if isinstance(thing, dict):
+        inside = thing.values()
+    elif isinstance(thing, list | tuple):
+        inside = thing
+    if not isinstance(thing, type | ModuleType | FunctionType):
+        for part in inside:
+            yield from kept_tensors(part, seen)
 
 
 def sketch(layers: Mapping[str, nn.Module]) -> str:
@@ -70,7 +93,8 @@ def _steps(digits: str) -> list[int]:
     return [int.from_bytes(data[i : i + NUM_BYTES], "big", signed=True) for i in places]
 
 
-def _has_codes(module: nn.Module) -> bool:
+def has_codes(module: nn.Module) -> bool:
+    """Whether the module itself keeps integers in place of weights."""
     own: list[Tensor] = [*module.parameters(recurse=False)]
     if looks_linear(module):  # GPTQ and AWQ keep their codes as buffers
         own += [buffer for buffer in module.buffers(recurse=False) if buffer.dim() > 1]

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tinylora.adapter.factors import module_factors
-from tinylora.adapter.modules import LinearMap, read_weight
+from tinylora.adapter.factors import linear_factors
+from tinylora.adapter.modules import LinearMap
 from tinylora.adapter.svd import NEAR_EQUAL, Factors
 from tinylora.config import AdapterConfig
 from tinylora.train.tables import common_prefix
@@ -26,7 +26,7 @@ def spectrum_table(maps: Sequence[LinearMap], config: AdapterConfig, console: Co
     table = Table("module", "kept", "next", "gaps", "edge", title=title, title_justify="left")
     is_quick = len(maps) < MANY_MAPS
     for linear in track(maps, "SVD", console=console, transient=True, disable=is_quick):
-        factors = module_factors(read_weight(linear), linear.name, config)
+        factors = linear_factors(linear, config)
         table.add_row(linear.name.removeprefix(f"{prefix}."), *_cells(factors))
     table.caption = (
         "gaps: between the kept values, relative; edge: from the last kept to the next. Under "
