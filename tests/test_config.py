@@ -216,7 +216,7 @@ def test_every_setting_says_what_it_means() -> None:
 
 
 def test_every_recipe_parses() -> None:
-    paths = sorted(RECIPES.rglob("*.yaml"))
+    paths = [path for path in sorted(RECIPES.rglob("*.yaml")) if path.parent.name != "grids"]
     assert len(paths) == 1
     for path in paths:
         unflatten(load_recipe(path))

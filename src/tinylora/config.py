@@ -84,8 +84,10 @@ class AdapterConfig(_Settings):
     subspace: Literal["top", "middle"] = Field(
         default="top", description="which singular directions are kept"
     )
-    projection: Literal["gaussian", "identity"] = Field(
-        default="gaussian", description="P random, or the unit matrices (with u = rank^2: LoRA-XS)"
+    projection: Literal["gaussian", "shared", "identity"] = Field(
+        default="gaussian",
+        description="P random for each module, one random P shared by all of them, or the unit "
+        "matrices (with u = rank^2: LoRA-XS)",
     )
     targets: Annotated[tuple[str, ...], CommaList] = Field(
         default=SEVEN_MAPS, min_length=1, description="names of the linear maps that are adapted"
@@ -262,6 +264,11 @@ class TrainConfig(TaskConfig):
     )
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="Adam's decay of the mean")
     adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="Adam's decay of the square")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32",
+        description="precision in which the numbers are trained: below fp32 they are rounded after "
+        "every step, as figure 4 compares",
+    )
     max_grad_norm: float = Field(
         default=1.0, gt=0, description="the gradient of v is clipped to this norm"
     )

@@ -72,3 +72,11 @@ FROZEN_P = [
     "0x1.902b32227a1f7p-1",
 ]
 FROZEN_V = [-0.273771806472, 0.158849741505, 0.027922486425, 0.067636813071]
+
+
+def test_a_shared_projection_is_the_same_for_every_module() -> None:
+    one, other = (projections(n, AdapterConfig(projection="shared")) for n in ("a", "b"))
+    own, another = (projections(n, AdapterConfig()) for n in ("a", "b"))
+    assert torch.equal(one, other)
+    assert not torch.equal(own, another)
+    assert not torch.equal(one, own)

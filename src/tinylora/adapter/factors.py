@@ -41,7 +41,8 @@ def projections(name: str, config: AdapterConfig) -> Tensor:
     u, r = config.u, config.rank
     if config.projection == "identity":
         return core.unit_projections(r)
-    normals = keyed_normals(f"tinylora/P/{config.seed}/{name}", u * r * r).reshape(u, r * r)
+    key = "all modules" if config.projection == "shared" else name
+    normals = keyed_normals(f"tinylora/P/{config.seed}/{key}", u * r * r).reshape(u, r * r)
     norms = np.sqrt((normals * normals).sum(axis=1, keepdims=True).astype(np.float64))
     return torch.from_numpy((normals / norms).reshape(u, r, r))
 

@@ -61,7 +61,10 @@ PLOTS = {
         "Accuracy against bytes, by precision and sharing",
         "bytes of the adapter's numbers",
         lambda r: float(r["adapter_bytes"]),
-        lambda r: f"{r['store']}, {setting(r, 'sharing', 'tiled')}",
+        lambda r: (
+            f"{r['store']}, {setting(r, 'sharing', 'tiled')}"
+            + (", trained in it" if "precision" in r["settings"] else "")
+        ),
     ),
     "fig6": Plot(
         "Accuracy against trained numbers, by model",

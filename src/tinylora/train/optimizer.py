@@ -5,6 +5,7 @@ import math
 import torch
 
 from tinylora import world
+from tinylora.adapter.files import DTYPES
 from tinylora.config import TrainConfig
 from tinylora.errors import TinyLoraError
 from tinylora.policy import Policy
@@ -43,6 +44,10 @@ def step_clipped(
         group["lr"] = rate
     norm = clipped_norm(policy, config.max_grad_norm)
     optimizer.step()
+    if config.precision != "fp32":
+        with torch.no_grad():
+            for parameter in policy.parameters():
+                parameter.copy_(parameter.to(DTYPES[config.precision]))
     return {"learning_rate": rate, "grad_norm": norm}
 
 
