@@ -31,6 +31,7 @@ def test_a_right_program(box):
     details = dict(verdict.details)
     assert 0 < details.pop("cpu_s") < 2
     assert 0 < details.pop("memory_mb") < 256
+    assert details.pop("run_cpu_s") > 0
     assert details.pop("compile_cpu_s") > 0
     assert details == {
         "compiled": True, "num_passed": 1, "num_tests": 1, "failed_test": None, "message": "",

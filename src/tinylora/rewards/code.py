@@ -79,7 +79,7 @@ def judge(
     Returns:
         Verdict with the reason of the first failing test, and in `details`: compiled, num_passed,
         num_tests, failed_test (index or None), message, cpu_s and memory_mb (largest of the
-        tests), compile_cpu_s, and sandbox ("bwrap" or "none").
+        tests), run_cpu_s (all tests together), compile_cpu_s, and sandbox ("bwrap" or "none").
 
     Raises:
         SandboxUnavailable: g++ or bubblewrap is missing, or the wall does not hold here.
@@ -155,6 +155,7 @@ def _verdict(
         "message": worst.message if worst else compiled.message,
         "cpu_s": max((result.cpu_s for result in results), default=0.0),
         "memory_mb": max((result.memory_mb for result in results), default=0.0),
+        "run_cpu_s": sum(result.cpu_s for result in results),
         "compile_cpu_s": compiled.cpu_s,
         "sandbox": mechanism,
     }

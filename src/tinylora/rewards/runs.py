@@ -44,7 +44,7 @@ class Limits:
     Args:
         cpu_s: CPU time of all processes and threads together.
         wall_s: real time; None: 3 cpu_s + 2 (a backstop against sleeping, not the time limit).
-        memory_mb: resident memory; each process may reserve 64 MB more.
+        memory_mb: resident memory; 64 MB more may be reserved, and held by all processes together.
         output_mb: bytes of output; at least twice the wanted output is allowed.
         processes: processes and threads at once.
         compile_cpu_s: CPU time of g++.
@@ -156,6 +156,8 @@ def _fault(ended: Ended, limits: RunLimits, memory_bytes: int) -> tuple[str, str
         return "TLE", f"{ended.cpu_s:.2f} s of CPU time"
     if ended.status == -signal.SIGXFSZ or len(ended.output) >= limits.output_bytes:
         return "OLE", f"{len(ended.output)} bytes of output"
+    if ended.why == "memory":
+        return "MLE", "all processes together"
     share = ended.resident_bytes / memory_bytes
     if share > 1 or (ended.status != 0 and share > _NEARLY_ALL):
         return "MLE", f"{ended.resident_bytes >> 20} MB"

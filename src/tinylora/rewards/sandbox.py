@@ -12,15 +12,16 @@ Covered:
 - network: none, of any family, loopback included;
 - processes: own process, IPC, user and host name spaces; at the end of each run all are dead, and
   the box ends with the judge;
-- limits: CPU time of the whole tree (exact), wall time, address space of each process, number of
-  processes, bytes of output, open files, no core dumps; none can be raised;
+- limits: CPU time of the whole tree (exact), wall time, address space of each process, memory of
+  the tree (looked at ten times a second), number of processes, bytes of output, open files, no
+  core dumps; none can be raised;
 - the kernel's surface: no ptrace, no new name spaces, no mounts, no io_uring, no bpf, no keys, no
   System V or POSIX queues, nothing younger than Linux 5.1; no /proc, no /sys, no environment.
 
 Not covered:
 - faults of the kernel: for code that is hostile rather than clumsy, put the whole runner into a
   virtual machine without secrets and without a network;
-- memory is limited for each process, so a tree may hold `processes` times as much for a moment;
+- a tree of processes may hold more memory than one process for a tenth of a second;
 - a program can see the processor's model, the time, and how busy the machine is;
 - machines where user name spaces are forbidden (many containers): there it refuses and says so.
   `unsafe_no_sandbox` then keeps the limits and the system call filter, and no wall: the program
@@ -32,6 +33,7 @@ import os
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -48,6 +50,8 @@ ROOT = "{root}"  # in a stage's command: "" in a box, a temporary folder without
 NOBODY = 65534
 NUM_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 _GRACE_S = 20.0  # for the stub beyond a program's wall time, on a busy machine
+_LOOK_S = 0.1
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _slots = BoundedSemaphore(NUM_CORES)  # more boxes than cores would turn into wrong time-outs
 _turn = Lock()
 
@@ -78,7 +82,7 @@ class Ended:
     """How one run ended.
 
     Args:
-        why: exit (by itself), or the limit at which it was killed: cpu or wall.
+        why: exit (by itself), or the limit at which it was killed: cpu, wall or memory.
         status: the exit code, or minus the signal.
         cpu_s: of the whole tree.
         resident_bytes: the largest resident set of one process.
@@ -143,17 +147,29 @@ class Box:
             return _ended(report, output, errors, product)
 
     def _ask(self, limits: RunLimits, descriptors: list[int]) -> str:
-        self._line.settimeout(limits.wall_s + _GRACE_S)
         try:
             socket.send_fds(self._line, [limits.packet()], descriptors)
-            report = self._line.recv(256).decode()
+            report, cause = self._answer(limits), ""
         except OSError as error:
             report, cause = "", f" ({error})"
-        else:
-            cause = ""
         if not report:
             raise BoxFailure(f"the box broke down{cause}: {self._said() or 'it said nothing'}")
         return report
+
+    def _answer(self, limits: RunLimits) -> str:
+        """The stub's report; a tree of processes that holds too much is stopped."""
+        deadline = time.monotonic() + limits.wall_s + _GRACE_S
+        is_stopped = False
+        self._line.settimeout(_LOOK_S)
+        while True:
+            try:
+                return self._line.recv(256).decode()
+            except TimeoutError:
+                if time.monotonic() > deadline:
+                    raise
+            if not is_stopped and _resident_bytes(self._process.pid) > limits.memory_bytes:
+                self._line.send(b"stop")
+                is_stopped = True
 
     def _said(self) -> str:
         try:
@@ -279,10 +295,10 @@ def _as_nobody() -> list[str]:
 
 def _ended(report: str, output: int, errors: int, product: int) -> Ended:
     why, status, cpu_us, wall_us, resident_kb = report.split()
-    if why not in ("exit", "cpu", "wall"):
+    if why == "broken":
         raise BoxFailure("a program could not be started within its limits")
     return Ended(
-        why=why,
+        why="memory" if why == "stopped" else why,
         status=os.waitstatus_to_exitcode(int(status)),
         cpu_s=int(cpu_us) / 1e6,
         wall_s=int(wall_us) / 1e6,
@@ -291,6 +307,16 @@ def _ended(report: str, output: int, errors: int, product: int) -> Ended:
         errors=_content(errors, 1 << 16),
         product=_content(product),
     )
+
+
+def _resident_bytes(pid: int | str) -> int:
+    """What a process and all below it hold; shared pages count for each."""
+    try:
+        total = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except (OSError, IndexError):  # it has ended
+        return 0
+    return total + sum(_resident_bytes(child) for text in lists for child in text.split())
 
 
 # ---- memory files

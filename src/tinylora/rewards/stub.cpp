@@ -4,8 +4,8 @@
 //
 // A request is one packet on SOCKET: six numbers (see Request), with the descriptors of stdin,
 // stdout and stderr, and of a fourth file, into which COPY is written when PROGRAM has ended well
-// ("-": nothing). The answer is one packet: why the run ended (exit, cpu, wall, or broken: PROGRAM
-// could not be started within its limits), its wait status, CPU and wall microseconds, and the
+// ("-": nothing). The answer is one packet: why the run ended (exit, cpu, wall, stopped by a packet
+// in between, or broken: PROGRAM could not be started within its limits), its wait status, CPU and wall microseconds, and the
 // largest resident set in KB. Between two runs every process is killed and reaped, so nothing of
 // one run reaches the next. When SOCKET is closed, the stub ends, and a box ends with its process 1.
 
@@ -189,9 +189,10 @@ static void nap(long us) {
     sigtimedwait(&ended, nullptr, &at_most);
 }
 
-static bool is_judge_gone(int socket) {
+// A packet while a program runs means that it is to be stopped; so does the end of the socket.
+static bool is_to_stop(int socket) {
     char byte;
-    return recv(socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+    return recv(socket, &byte, 1, MSG_DONTWAIT) >= 0;
 }
 
 static void watch(pid_t child, int socket, const Request &request, Outcome &outcome) {
@@ -203,8 +204,9 @@ static void watch(pid_t child, int socket, const Request &request, Outcome &outc
         if (ended != 0) break;
         const long cpu_left = request.cpu_us - outcome.cpu_us - cpu_of(child);
         const long wall_left = request.wall_us - outcome.wall_us;
-        is_over = cpu_left <= 0 || wall_left <= 0 || is_judge_gone(socket);
-        if (is_over) outcome.why = cpu_left <= 0 ? "cpu" : "wall";
+        const char *why = cpu_left <= 0 ? "cpu" : wall_left <= 0 ? "wall" : "stopped";
+        is_over = cpu_left <= 0 || wall_left <= 0 || is_to_stop(socket);
+        if (is_over) outcome.why = why;
         const long left = cpu_left < wall_left ? cpu_left : wall_left;
         if (!is_over) nap(left > 25000 ? 25000 : left < 1000 ? 1000 : left);
     }
