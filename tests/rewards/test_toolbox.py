@@ -9,10 +9,9 @@ from tinylora.rewards import toolbox
 from tinylora.rewards.toolbox import SandboxUnavailable, flags, headers
 
 MACROS = """
-#define int long long
-#define private public
+#define _GLIBCXX_DEBUG
 #include <bits/stdc++.h>
-signed main() { std::vector<int> v{1}; std::printf("%lld", v[0]); }
+int main() { std::vector<int> v{1}; std::printf("%d", v[7]); }
 """
 
 
@@ -31,7 +30,9 @@ def test_the_precompiled_headers_are_used(box):
 
 
 def test_a_program_to_which_they_do_not_apply_is_compiled_as_without_them(box):
-    assert compiled(MACROS, "-I", headers("gnu++17"))[0] == compiled(MACROS)[0]
+    assembly, said = compiled(MACROS, "-I", headers("gnu++17"))
+    assert f"x {headers('gnu++17')}/bits/stdc++.h.gch" in said
+    assert assembly == compiled(MACROS)[0]
 
 
 def test_tools_that_another_user_could_change_are_refused(tmp_path):
