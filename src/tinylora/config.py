@@ -437,6 +437,7 @@ DEFAULT_RATES = {  # (on pocket, on other models)
     "bias-only": (5e-3, 1e-5),
     "full": (5e-4, 1e-6),
 }
+CHAT_FIELDS = ("chat_template", "enable_thinking")  # of them, those that belong to the model
 FIELDS = {  # the flat settings, in the order in which help and config.yaml show them
     **{
         name: field

@@ -139,8 +139,10 @@ def test_levels_choose_what_is_trained_on(
 
 
 def test_a_level_needs_rows_that_name_theirs(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "rows.jsonl", [{"problem": "p", "answer": "1"}])
-    with pytest.raises(RequestError, match=r'level = 5, but the rows have no levels: "p\.\.\."'):
+    path = write_rows(
+        tmp_path / "rows.jsonl", [{"problem": "p" * n, "answer": "1"} for n in (1, 2)]
+    )
+    with pytest.raises(RequestError, match=r'level = 5, but the rows have no levels: "pp?\.\.\."'):
         load_task("math", TaskConfig(data=str(path), level="5"))
 
 

@@ -20,6 +20,7 @@ VERBS = {
     "eval": "accuracy of a model or an adapter, with controls if asked",
     "sweep": "all runs of a grid: points, seeds, learning rates",
     "figures": "the paper's figures from runs, as pictures and CSV",
+    "check-rewards": "whether a task's own right answers are right, without a model",
     "inspect": "what a model offers to adapt, or what an adapter file holds",
     "export": "write an adapter for PEFT, vLLM, llama.cpp, or as a merged model",
     "import": "turn a checkpoint of PEFT's TinyLoRA into an adapter file",
@@ -51,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         if verb not in VERBS:
             raise RequestError(_unknown(verb))
-        file = f"{verb}_" if iskeyword(verb) else verb  # import_.py
+        file = f"{verb}_" if iskeyword(verb) else verb.replace("-", "_")  # import_.py
         run_verb: Callable[[Sequence[str]], None] = import_module(f"tinylora.cli.{file}").run
         run_verb(argv[1:])
     except TinyLoraError as error:
@@ -81,7 +82,7 @@ def _disk_sentence(error: OSError) -> str:
 
 def usage() -> str:
     """The verbs, a line each."""
-    verbs = "\n".join(f"  tinylora {verb:<9}{what}" for verb, what in VERBS.items())
+    verbs = "\n".join(f"  tinylora {verb:<15}{what}" for verb, what in VERBS.items())
     return USAGE.format(verbs=verbs)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tinylora.cli.options import parse, with_settings
-from tinylora.config import TASK_FIELDS, TASK_HELP, TaskConfig, load_recipe
+from tinylora.config import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig, load_recipe
 from tinylora.errors import RequestError
 
 DESCRIPTION = """How good a model or an adapter is on a task: greedy (pass@1) and sampled accuracy
@@ -28,7 +28,6 @@ RECORDED = {  # option -> the setting of a run that it repeats
     "dtype": "dtype",
     "quantize": "quantize",
 }
-CHAT_FIELDS = ("chat_template", "enable_thinking")  # they belong to the model
 DEFAULTS = {
     "task": "pocket",
     "problems": 512,

@@ -56,7 +56,8 @@ class Probe:
             for opener, (c,) in zip(self.openers, completions, strict=True)
         ]
         scores = [
-            self.task.grade(gold, text).score for gold, text in zip(self.golds, texts, strict=True)
+            pocket_task.grade(gold, text).score
+            for gold, text in zip(self.golds, texts, strict=True)
         ]
         return self.careful_share(), statistics.fmean(s for s in scores if s is not None)
 

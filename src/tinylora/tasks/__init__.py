@@ -3,7 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
-from tinylora.config import IN_PYTHON, TaskConfig, nearest
+from tinylora.config import CHAT_FIELDS, IN_PYTHON, TaskConfig, nearest
 from tinylora.errors import RequestError
 from tinylora.tasks.functions import as_reward, as_row
 from tinylora.tasks.task import Problem, Task
@@ -21,17 +21,20 @@ READS = {  # task -> which settings it reads, beside those of the chat template
     ),
 }
 OWN_ROWS = ("answer_format", "reward_format")
-CHAT = ("chat_template", "enable_thinking")  # how any problem is put to the model
 DEFAULTS = TaskConfig()
-KINDS = "rows of your own (data.jsonl), or a function of yours (my_task.py:make)"
+KINDS = (
+    "rg:NAME (a generator of reasoning-gym), rows of your own (data.jsonl), or a function of "
+    "yours (my_task.py:make)"
+)
 
 
 def load_task(name: str, settings: TaskConfig = DEFAULTS) -> Task:
     """Find a task.
 
     Args:
-        name: a task of this version, such as `pocket` or `gsm8k`; `data.jsonl` (fields `prompt`
-            and `answer`); or `my_task.py:make`, a function without arguments that returns a `Task`.
+        name: a task of this version, such as `pocket` or `gsm8k`; `rg:NAME`, a generator of
+            reasoning-gym; `data.jsonl` (fields `prompt` and `answer`); or `my_task.py:make`, a
+            function without arguments that returns a `Task`.
         settings: how it is read, asked and graded; a `TrainConfig` will do.
 
     Raises:
@@ -44,6 +47,11 @@ def load_task(name: str, settings: TaskConfig = DEFAULTS) -> Task:
         make = import_module(home).make
         task: Task = make(settings) if READS[name] else make()
         return task
+    if name.startswith("rg:"):
+        from tinylora.tasks.gym import make as make_gym
+
+        _refuse_unread(name, settings, ())
+        return make_gym(name)
     if name.endswith(".jsonl"):
         from tinylora.tasks.rows import load_rows
 
@@ -70,7 +78,7 @@ def _refuse_unread(name: str, settings: TaskConfig, read: tuple[str, ...]) -> No
     """A setting that the task does not read would do nothing, and nobody would notice."""
     for setting in TaskConfig.model_fields:
         value = getattr(settings, setting)
-        if setting not in (*read, *CHAT) and value != getattr(DEFAULTS, setting):
+        if setting not in (*read, *CHAT_FIELDS) and value != getattr(DEFAULTS, setting):
             readers = ", ".join(task for task, known in READS.items() if setting in known)
             readers = readers or "rows of your own (data.jsonl)"
             raise RequestError(

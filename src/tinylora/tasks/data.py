@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
@@ -22,6 +22,14 @@ SUFFIXES = (".jsonl", ".json", ".parquet")
 CHUNK = 1 << 16  # characters of a JSON list that are read at once
 TEST_SHARE = 0.1
 BATCH_ROWS = 16  # rows of Parquet: those with tests weigh megabytes
+
+
+class MissingRows(RequestError):
+    """A folder holds no rows of one split; the note says it without the cure."""
+
+    def __init__(self, message: str, note: str) -> None:
+        super().__init__(message)
+        self.note = note
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ def rows(source: Source, data: str | None, task: str) -> Iterator[Placed]:
         task: the name to put into errors.
 
     Raises:
-        RequestError: there is no such data, or a file is malformed.
+        RequestError: there is no such data (MissingRows: in the folder), or a file is malformed.
     """
     if data is None:
         yield from _from_hub(source, task)
@@ -63,11 +71,56 @@ def rows(source: Source, data: str | None, task: str) -> Iterator[Placed]:
         yield from read_rows(path)
 
 
+def read_splits(
+    train: Sequence[Source],
+    test: Sequence[Source],
+    data: str | None,
+    task: str,
+    read: Callable[[Iterator[Placed]], list[Item]],
+    text: Callable[[Item], str],
+) -> tuple[list[Item], list[Item], list[str]]:
+    """Train and test items, and notes on what is not there.
+
+    One file is the test split where its name says so, or where there is nothing to train on; of any
+    other file a tenth is held out.
+
+    Args:
+        read: rows to items.
+        text: of an item; it decides what is held out.
+
+    Raises:
+        RequestError: there are no rows of either split.
+    """
+    if data is None or not Path(data).expanduser().is_file():
+        missing: list[MissingRows] = []
+        items = [read(_all(sources, data, task, missing)) for sources in (train, test)]
+        if missing and not any(items):
+            raise missing[-1]
+        return items[0], items[1], [error.note for error in missing]
+    held = read(read_rows(Path(data).expanduser()))
+    stem = PurePosixPath("/") / (_stem(Path(data).name) or "")
+    patterns = [pattern for source in test for pattern in source.files]
+    if not train or any(stem.match(pattern) for pattern in patterns):
+        return [], held, []
+    kept, held_out = split(held, text)
+    return kept, held_out, [f"{len(held_out)} problems of {data} are held out as the test split."]
+
+
+def _all(
+    sources: Sequence[Source], data: str | None, task: str, missing: list["MissingRows"]
+) -> Iterator[Placed]:
+    for source in sources:
+        try:
+            yield from rows(source, data, task)
+        except MissingRows as error:
+            missing.append(error)
+
+
 def local_files(source: Source, data: str, task: str) -> list[Path]:
     """The file that `data` names, or those of the folder that belong to this split.
 
     Raises:
-        RequestError: there are none.
+        RequestError: there is no such place; MissingRows: none of its files is named so.
     """
     place = Path(data).expanduser()
     if place.is_file():
@@ -78,11 +131,13 @@ def local_files(source: Source, data: str, task: str) -> list[Path]:
             f"({', '.join(SUFFIXES)}, gzipped or not) or a folder with files of task {task}."
         )
     found = matching(place, source.files)
+    part = f"({source.config})" if source.config else ""
     if not found:
-        raise RequestError(
+        raise MissingRows(
             f"The folder {data} holds no {source.split} rows of task {task}: none of its files is "
             f"called {' or '.join(source.files)} ({', '.join(SUFFIXES)}, gzipped or not). Rename "
-            "one, or name the file itself: --data FILE."
+            "one, or name the file itself: --data FILE.",
+            f"{data} holds no {source.split} rows of {' '.join(filter(None, (task, part)))}.",
         )
     return found
 

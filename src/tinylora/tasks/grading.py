@@ -2,17 +2,28 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypedDict
 
 from tinylora.config import TaskConfig
 from tinylora.rewards import math
 from tinylora.rewards.extract import AnswerFormat
 from tinylora.rewards.verdict import Verdict
+from tinylora.tasks.prompts import written
 from tinylora.tasks.task import Grade, Problem
 
+WRONG = "-987654321.5"  # an answer that no problem has
 
-def graders(
-    asked: AnswerFormat, settings: TaskConfig
-) -> tuple[Callable[[str, str], Verdict], Grade]:
+
+class Graders(TypedDict):
+    """What a mathematical task is graded by, as `Task` takes it."""
+
+    grade: Callable[[str, str], Verdict]
+    grade_many: Grade
+    right_answer: Callable[[Problem], str | None]
+    wrong_answer: Callable[[Problem], str | None]
+
+
+def graders(asked: AnswerFormat, settings: TaskConfig) -> Graders:
     """For answers in the format that the prompt asked for, or (`lenient`) in any."""
     answer_format = asked if settings.reward_format == "strict" else "any"
 
@@ -20,4 +31,10 @@ def graders(
         golds = [problem.gold for problem in problems]
         return math.grade_many(list(zip(golds, completions, strict=True)), answer_format)
 
-    return partial(math.grade, answer_format=answer_format), grade_many
+    written_as = "hash" if asked == "hash" else "boxed"
+    return {
+        "grade": partial(math.grade, answer_format=answer_format),
+        "grade_many": grade_many,
+        "right_answer": lambda problem: written(problem.gold, written_as),
+        "wrong_answer": lambda problem: written(WRONG, written_as),
+    }

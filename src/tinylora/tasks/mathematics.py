@@ -7,12 +7,11 @@ split; the task's notes say how many.
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from tinylora.config import TaskConfig
 from tinylora.errors import RequestError
-from tinylora.tasks.data import Row, Source, rows, split
+from tinylora.tasks.data import Placed, Row, Source, read_splits
 from tinylora.tasks.grading import graders
 from tinylora.tasks.prompts import TEMPLATES, Template
 from tinylora.tasks.task import Problem, Task
@@ -59,15 +58,13 @@ def load(benchmark: Benchmark, settings: TaskConfig) -> Task:
     """
     template = TEMPLATES[settings.prompt_template or benchmark.template]
     train, test, notes = _splits(benchmark, settings)
-    grade, grade_many = graders(template.answer_format, settings)
     return Task(
         benchmark.name,
         [ask(template, question) for question in train],
         [ask(template, question) for question in test],
-        grade,
-        benchmark.max_new_tokens,
-        grade_many=grade_many,
+        max_new_tokens=benchmark.max_new_tokens,
         notes=notes,
+        **graders(template.answer_format, settings),
     )
 
 
@@ -98,29 +95,23 @@ def whole_number(gold: str) -> str:
 def _splits(
     benchmark: Benchmark, settings: TaskConfig
 ) -> tuple[list[Question], list[Question], tuple[str, ...]]:
-    """Train and test questions, and what was left out.
-
-    One file is the test split of a benchmark for evaluation, and both splits of a task to train on:
-    then a tenth is held out, by the hash of the question.
-    """
+    """Train and test questions, and what was left out."""
     notes: list[str] = []
-    if benchmark.train is None:
-        return [], _questions(benchmark, benchmark.test, settings, notes), tuple(notes)
-    train = _questions(benchmark, benchmark.train, settings, notes)
-    if settings.data is not None and Path(settings.data).expanduser().is_file():
-        train, test = split(train, lambda question: question.text)
-        notes.append(f"{len(test)} problems of {settings.data} are held out as the test split.")
-    else:
-        test = _questions(benchmark, benchmark.test, settings, notes)
-    return _unseen(train, test, notes), test, tuple(notes)
+    train, test, missing = read_splits(
+        () if benchmark.train is None else (benchmark.train,),
+        (benchmark.test,),
+        settings.data,
+        benchmark.name,
+        lambda placed: _questions(benchmark, placed, notes),
+        lambda question: question.text,
+    )
+    if benchmark.keep is not None:
+        train = [question for question in train if benchmark.keep(question)]
+    return _unseen(train, test, notes), test, (*notes, *missing)
 
 
-def _questions(
-    benchmark: Benchmark, source: Source, settings: TaskConfig, notes: list[str]
-) -> list[Question]:
-    found = list(_read_all(benchmark, source, settings))
-    if benchmark.keep is not None and source is benchmark.train:
-        found = [question for question in found if benchmark.keep(question)]
+def _questions(benchmark: Benchmark, placed: Iterable[Placed], notes: list[str]) -> list[Question]:
+    found = [_read(benchmark, place, row) for place, row in placed]
     kept = [question for question in found if question.gold]
     if len(kept) < len(found):
         notes.append(
@@ -130,16 +121,15 @@ def _questions(
     return kept
 
 
-def _read_all(benchmark: Benchmark, source: Source, settings: TaskConfig) -> Iterable[Question]:
-    for place, row in rows(source, settings.data, benchmark.name):
-        try:
-            yield benchmark.read(row)
-        except (KeyError, TypeError) as error:
-            raise RequestError(
-                f"{place} is no row of task {benchmark.name}: {_missing(error)}; its fields are "
-                f"{', '.join(row)}. Give the benchmark's own files, or rows of your own: "
-                "--task FILE.jsonl, with prompt and answer."
-            ) from None
+def _read(benchmark: Benchmark, place: str, row: Row) -> Question:
+    try:
+        return benchmark.read(row)
+    except (KeyError, TypeError) as error:
+        raise RequestError(
+            f"{place} is no row of task {benchmark.name}: {_missing(error)}; its fields are "
+            f"{', '.join(row)}. Give the benchmark's own files, or rows of your own: "
+            "--task FILE.jsonl, with prompt and answer."
+        ) from None
 
 
 def _missing(error: Exception) -> str:

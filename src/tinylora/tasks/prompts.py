@@ -36,6 +36,11 @@ class Template:
         return Problem(question + self.after, "", system=self.system, plain=plain)
 
 
+def written(answer: str, answer_format: str) -> str:
+    """An answer in the format that a prompt asked for."""
+    return rf"\boxed{{{answer}}}" if answer_format == "boxed" else f"#### {answer}"
+
+
 TEMPLATES = {
     "hash": Template("hash", HASH, after=f" {HASH}"),
     "boxed": Template("boxed", BOX, system=BOX),

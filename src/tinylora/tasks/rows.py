@@ -35,11 +35,10 @@ def load_rows(path: Path, settings: TaskConfig) -> Task:
         )
     if settings.answer_format == "exact":
         _refuse_lenient(settings)
-        return Task(path.stem, train, test, grade)
+        return Task(path.stem, train, test, grade, right_answer=lambda problem: problem.gold)
     from tinylora.tasks.grading import graders
 
-    one, many = graders(settings.answer_format, settings)
-    return Task(path.stem, train, test, one, grade_many=many)
+    return Task(path.stem, train, test, **graders(settings.answer_format, settings))
 
 
 def grade(gold: str, completion: str) -> Verdict:

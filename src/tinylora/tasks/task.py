@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tinylora.errors import RequestError
 from tinylora.rewards.verdict import Verdict
 
 
@@ -39,29 +40,44 @@ class Task:
     Args:
         name: what reports call it.
         train, test: problems; a sequence may make them by index.
-        grade: (gold, completion) -> Verdict.
+        grade: (gold, completion) -> Verdict; None where a verdict needs more of the problem than
+            its gold answer: then there is `grade_many`.
         max_new_tokens: the completion budget, unless the settings give one.
         label: names the kind of a completion; evaluations then report the share and the accuracy
             of each kind.
         grade_many: a grader of many completions in one call, used in place of `grade` where there
             is one.
+        right_answer, wrong_answer: of a problem, a completion that is right, and one that is not;
+            None: there is none to try. Without them, the solution or the gold answer is right.
         notes: what was left out of the data, and why; a sentence each, for people.
     """
 
     name: str
     train: Sequence[Problem]
     test: Sequence[Problem]
-    grade: Callable[[str, str], Verdict]
+    grade: Callable[[str, str], Verdict] | None
     max_new_tokens: int = 256
     label: Callable[[str], str] | None = None
     grade_many: Grade | None = None
+    right_answer: Callable[[Problem], str | None] | None = None
+    wrong_answer: Callable[[Problem], str | None] | None = None
     notes: tuple[str, ...] = ()
 
 
 def grader_of(task: Task) -> Grade:
-    """The task's own grader: of many completions at once where it has one, else one by one."""
-    return task.grade_many or (
-        lambda problems, texts: [
-            task.grade(problem.gold, text) for problem, text in zip(problems, texts, strict=True)
-        ]
-    )
+    """The task's own grader: of many completions at once where it has one, else one by one.
+
+    Raises:
+        RequestError: it has neither.
+    """
+    grade = task.grade
+    if task.grade_many is not None:
+        return task.grade_many
+    if grade is None:
+        raise RequestError(
+            f"The task {task.name} has no grader. Give it grade, (gold, completion) -> Verdict, or "
+            "grade_many."
+        )
+    return lambda problems, texts: [
+        grade(problem.gold, text) for problem, text in zip(problems, texts, strict=True)
+    ]

@@ -1,0 +1,83 @@
+"""`tinylora check-rewards`: does a task's grader know its own right answers? Without a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from tinylora.cli.options import parse, with_settings
+from tinylora.config import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig
+from tinylora.errors import RequestError, TinyLoraError
+
+DESCRIPTION = """Grade every gold answer (or accepted program), an empty answer and a wrong one, and
+count which problems can be graded. Exit status 1 if the task cannot."""
+SHOWN = 10  # problems that are not valid
+
+
+@dataclass
+class Options:
+    """What to check."""
+
+    task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=TASK_HELP, metavar="TASK")]
+    problems: Annotated[
+        int, tyro.conf.arg(help="how many of each split, from the first", metavar="INT")
+    ] = 10_000
+
+
+GRADING = {name: field for name, field in TASK_FIELDS.items() if name not in CHAT_FIELDS}
+AllOptions = with_settings(Options, GRADING)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the verb."""
+    options = parse(AllOptions, argv, "check-rewards", DESCRIPTION)
+    if options.problems < 1:
+        raise RequestError(f"problems = {options.problems}, but it must be at least 1.")
+    given = {name: getattr(options, name) for name in GRADING}
+    settings = TaskConfig(**{name: value for name, value in given.items() if value is not None})
+    from rich.console import Console
+
+    from tinylora.tasks import load_task
+    from tinylora.tasks.check import check
+
+    task, console = load_task(options.task, settings), Console()
+    splits = {"train": task.train, "test": task.test}
+    found = {
+        name: check(task, split[: options.problems]) for name, split in splits.items() if len(split)
+    }
+    for note in task.notes:
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
+    for name, checked in found.items():
+        for finding in checked.findings[:SHOWN]:
+            console.print(_sentence(name, finding), soft_wrap=True, highlight=False, markup=False)
+    console.print(table(task.name, found))
+    broken = [name for name, checked in found.items() if not checked.is_gradable]
+    if broken:
+        raise TinyLoraError(
+            f"The {' and the '.join(broken)} problems of task {task.name} cannot be graded as they "
+            "are: see the table. Mend the gold answers, or the grader, before you train on them."
+        )
+
+
+def _sentence(split: str, finding: Any) -> str:
+    gold = finding.gold if len(finding.gold) <= 60 else finding.gold[:57] + "..."
+    score = "not judged" if finding.score is None else f"{finding.score:g}"
+    return (
+        f"{split} {finding.index}: the {finding.answer} answer: {score}, {finding.reason} ({gold})"
+    )
+
+
+def table(name: str, found: dict[str, Any]) -> Any:
+    """A row for each split."""
+    from rich.table import Table
+
+    shown = Table(
+        "split", "problems", "valid", "invalid", "not judged", "no right answer", "gradable",
+        title=name, title_justify="left",
+    )  # fmt: skip
+    for split, checked in found.items():
+        kinds = (checked.kinds[kind] for kind in ("valid", "invalid", "not judged"))
+        counts = (checked.num_problems, *kinds, checked.num_without_answer)
+        shown.add_row(split, *map(str, counts), "yes" if checked.is_gradable else "no")
+    return shown

@@ -1,0 +1,125 @@
+"""A program, not a module to import: one generator of reasoning-gym and its verifier, walled in.
+
+Reads one JSON object a line: `seed`, `size` and `index`, which it answers with the problem; with an
+`answer` as well it gives `score` and `reason`, or `failure` where the verifier itself fails. An
+answer that takes more CPU time or memory than it may ends the process, and so tells.
+
+Covered: an answer is never run as code. Where a verifier calls `eval` on it, it gets
+`ast.literal_eval`; `parse_expr` of SymPy, which is `eval` too, sees numbers, signs, single letters
+and names of functions alone. No file can grow. Not covered: a verifier that is fooled by data.
+"""
+
+import ast
+import inspect
+import json
+import re
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+MEMORY_MB = 4096
+MAX_ANSWER = 20_000  # characters
+_TOKEN = re.compile(r"\s+|\d+\.?\d*|\.\d+|[A-Za-z_]\w*|\*\*|[-+*/^(),!]")
+_NAME = re.compile(r"[A-Za-z_]\w*")
+_CONSTANTS = {"pi", "oo", "sqrt", "cbrt", "root", "ln", "Abs"}
+
+
+class NoExpression(ValueError):
+    """The answer is not written as mathematics."""
+
+
+def main(generator: str, cpu_s: float) -> None:
+    """Answer until the input ends."""
+    import reasoning_gym  # type: ignore[import-untyped]
+    from reasoning_gym.factory import DATASETS  # type: ignore[import-untyped]
+    from reasoning_gym.utils import SYSTEM_PROMPTS  # type: ignore[import-untyped]
+
+    harmless(DATASETS[generator][0])
+    made: dict[tuple[int, int], Any] = {}
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        question = json.loads(line)
+        key = question["seed"], question["size"]
+        if key not in made:
+            made[key] = reasoning_gym.create_dataset(generator, seed=key[0], size=key[1])
+        entry = made[key][question["index"]]
+        if "answer" in question:
+            signal.setitimer(signal.ITIMER_PROF, cpu_s)  # SIGPROF, unhandled, ends the process
+            said = judged(made[key], question["answer"], entry)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        else:
+            said = {**shown(entry), "system": SYSTEM_PROMPTS["default"].strip()}
+        print(json.dumps(said), flush=True)
+
+
+def shown(entry: Any) -> dict[str, Any]:
+    """What a problem consists of; some have no answer to show."""
+    answer = entry["answer"]
+    return {"question": entry["question"], "answer": None if answer is None else str(answer)}
+
+
+def judged(data_set: Any, answer: str, entry: Any) -> dict[str, Any]:
+    """Score and reason; what goes wrong in the verifier is not the answer's fault."""
+    if len(answer) > MAX_ANSWER:
+        return {"score": 0.0, "reason": "too long"}
+    try:
+        score = float(data_set.score_answer(answer, entry))
+    except NoExpression as error:
+        return {"score": 0.0, "reason": str(error)}
+    except Exception as error:
+        return {"failure": f"the verifier failed ({type(error).__name__}: {error})"}
+    return {"score": score, "reason": "right" if score >= 1 else "partly" if score else "wrong"}
+
+
+def harmless(data_set: type[Any]) -> None:
+    """Answers that the verifier would evaluate become literals."""
+    module = sys.modules[data_set.__module__]
+    if "eval(answer" in inspect.getsource(data_set):
+        vars(module)["eval"] = ast.literal_eval
+
+
+def checked(parse_expr: Callable[..., Any]) -> Callable[..., Any]:
+    """SymPy's parser for expressions that hold nothing but mathematics."""
+
+    def parse(text: str, *args: Any, **kwargs: Any) -> Any:
+        known = set(kwargs.get("local_dict") or (args[0] if args else None) or ())
+        rest = _TOKEN.sub("", text)
+        if rest:
+            raise NoExpression(f"no mathematics: {rest[:20]!r}")
+        for name in _NAME.findall(text):
+            _check_name(name, known)
+        return parse_expr(text, *args, **kwargs)
+
+    return parse
+
+
+def _check_name(name: str, known: set[str]) -> None:
+    import sympy  # type: ignore[import-untyped]
+
+    is_function = isinstance(getattr(sympy, name, None), sympy.FunctionClass)
+    if len(name) > 1 and name not in known | _CONSTANTS and not is_function:
+        raise NoExpression(f"no mathematics: {name[:20]!r}")
+
+
+def limit() -> None:
+    """What the process may use."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MB << 20, MEMORY_MB << 20))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def wall() -> None:
+    """The parser is replaced before any verifier imports it."""
+    import sympy
+    from sympy.parsing import sympy_parser  # type: ignore[import-untyped]
+
+    sympy_parser.parse_expr = sympy.parse_expr = checked(sympy_parser.parse_expr)
+    sympy.parsing.sympy_parser.parse_expr = sympy_parser.parse_expr
+
+
+if __name__ == "__main__":
+    limit()
+    wall()
+    main(sys.argv[1], float(sys.argv[2]))
