@@ -93,13 +93,14 @@ def test_best_and_last_adapter_are_kept_also_after_a_resume(
 ) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     summary = run(tiny_folder, task_name, whole, "--steps=6")
-    assert "best by validation" in capsys.readouterr().out
+    printed = capsys.readouterr().out
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     measured = {m["step"]: m["validation_accuracy"] for m in lines if "validation_accuracy" in m}
     assert list(measured) == [2, 4, 6]
     best = summary["best"]
     assert best["validation_accuracy"] == max(measured.values())
     assert best["step"] == max(measured, key=lambda step: measured[step])
+    assert f"best: step {best['step']} " in printed
     assert best["num_validation_problems"] == 4  # of the 20 training problems
     assert best["accuracy"] == summary["evaluations"]["best"]["greedy"]["accuracy"]
     is_last = bool((read(whole / "best").v == read(whole).v).all())

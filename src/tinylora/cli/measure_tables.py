@@ -21,7 +21,7 @@ NAMES = {
 }
 NUMBERS = ("mean_score", "mean_length")  # the others are shares
 MOST_SHOWN = 20  # changed problems; the JSON file has all
-MOST_LETTERS = 60  # of a text in a table
+MOST_LETTERS = 48  # of a text in a table
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
@@ -71,12 +71,12 @@ def paired_table(result: Mapping[str, Any]) -> Table:
 
 
 def changed_table(changed: list[Mapping[str, Any]]) -> Table:
-    """The problems whose greedy answer one of the two has right, the other wrong."""
+    """The problems whose greedy answer one of the two has right, the other wrong; losses first."""
     title = f"{len(changed)} problems that changed (greedy)"
     if len(changed) > MOST_SHOWN:
         title += f"; the first {MOST_SHOWN}, all with --json"
     table = Table("problem", "change", "prompt", "gold", title=title, title_justify="left")
-    for item in changed[:MOST_SHOWN]:
+    for item in sorted(changed, key=lambda item: item["change"] == "gained")[:MOST_SHOWN]:
         texts = (_short(str(item[key])) for key in ("prompt", "gold"))
         table.add_row(str(item["index"]), item["change"], *texts)
     return table

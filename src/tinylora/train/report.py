@@ -48,8 +48,8 @@ def _layout(summary: Mapping[str, Any]) -> str:
 def best_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """What validation chose: its step, and its accuracies on the test problems."""
     best, measured = summary["best"], summary["evaluations"]["best"]
-    chosen = f"step {best['step']}, validation {best['validation_accuracy']:.1%}"
-    rows = [("best by validation", "", chosen, "")]
+    chosen = f"{best['validation_accuracy']:.1%} of {best['num_validation_problems']}"
+    rows = [(f"best: step {best['step']}", "", chosen, "on validation")]
     for kind in ("greedy", "sampled"):
         gain = _gain(summary["evaluations"]["base"][kind], measured[kind], "accuracy")
         rows.append((f"  {kind}", "", accuracy_text(measured[kind]), gain))
