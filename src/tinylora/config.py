@@ -299,6 +299,11 @@ class TrainConfig(TaskConfig):
         ge=1,
         description="tokens in one forward and backward pass (none: 2048 on a CPU, else 16384)",
     )
+    activation_checkpointing: bool = Field(
+        default=False,
+        description="blocks run again in the backward pass instead of keeping their activations: "
+        "less memory, a third more time",
+    )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
         description="precision of the base model (auto: fp32 on a CPU, bf16 on a GPU)",

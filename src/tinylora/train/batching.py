@@ -94,14 +94,20 @@ def default_micro_batch_tokens(device: torch.device) -> int:
     return 2048 if device.type == "cpu" else 16384
 
 
-def split_rows(rows: Sequence[Row], max_tokens: int) -> list[list[Row]]:
+def split_rows(rows: Sequence[Row], max_tokens: int, has_padding: bool = True) -> list[list[Row]]:
     """Rows sorted by length and cut so that each cut, padded, holds at most `max_tokens`.
 
     A row that is longer than the budget goes alone.
+
+    Args:
+        has_padding: False where rows are laid end to end: then only their own tokens count.
     """
     batches: list[list[Row]] = []
     for row in sorted(rows, key=lambda row: -row.length):
-        if batches and (len(batches[-1]) + 1) * batches[-1][0].length <= max_tokens:
+        longest = batches[-1][0].length if batches else 0
+        held = sum(r.length for r in batches[-1]) if batches else 0
+        filled = (len(batches[-1]) + 1) * longest if batches and has_padding else held + row.length
+        if batches and filled <= max_tokens:
             batches[-1].append(row)
         else:
             batches.append([row])
@@ -137,6 +143,31 @@ def collate(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> Mi
     return MicroBatch(
         input_ids.to(device), None if mask is None else position_ids.to(device), mask, *where
     )
+
+
+def lays_end_to_end(model: Any) -> bool:
+    """Whether the model's attention reads rows laid end to end, without padding (flash)."""
+    return "flash" in str(model.config._attn_implementation)
+
+
+def collate_end_to_end(rows: Sequence[Row], device: torch.device) -> MicroBatch:
+    """Rows with one completion each, one after the other in a single row of the batch.
+
+    Positions begin anew with each row; from them the attention knows where a row ends.
+    """
+    texts = [row.prompt + row.completions[0] for row in rows]
+    starts = [0, *accumulate(map(len, texts))]
+    places = []  # of (4, tokens): row, position, target, token
+    for row, start in zip(rows, starts, strict=False):
+        count = len(row.completions[0])
+        before = torch.arange(count) + start + len(row.prompt) - 1
+        token = torch.arange(count) + row.first_tokens[0]
+        target = torch.tensor(row.completions[0])
+        places.append(torch.stack([torch.zeros_like(before), before, target, token]))
+    position_ids = torch.cat([torch.arange(len(text)) for text in texts])
+    input_ids = torch.tensor([token for text in texts for token in text])
+    where = torch.cat(places, dim=1).to(device)
+    return MicroBatch(input_ids[None].to(device), position_ids[None].to(device), None, *where)
 
 
 def _prompt_sharing_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:

@@ -12,6 +12,7 @@ variance leaves the numbers as they are, Adam's momentum included.
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,17 @@ from tinylora.train.batching import (
     best_samples_per_row,
     check_model,
     collate,
+    collate_end_to_end,
     completion_logprobs,
     default_micro_batch_tokens,
+    lays_end_to_end,
     pack,
     split_rows,
 )
 from tinylora.train.loop import Outcome, run_steps
 from tinylora.train.metrics import NoLog, PhaseClock, RunLog
 from tinylora.train.optimizer import learning_rate_at, make_optimizer, step_clipped
+from tinylora.train.recompute import recomputed
 from tinylora.train.rollouts import (
     Rollouts,
     Text,
@@ -168,6 +172,8 @@ class Batch:
 
     def micro_batches(self, model: Any) -> Iterator[MicroBatch]:
         """One after the other, so that only one is in memory."""
+        if lays_end_to_end(model):
+            return (collate_end_to_end(rows, model.device) for rows in self.rows)
         return (collate(rows, model.device, model.dtype) for rows in self.rows)
 
 
@@ -207,7 +213,8 @@ def batch_of(
     flat = torch.stack([advantages_T, rollout_T, weights_T, *torch.zeros(3, len(rollout_T))])
     device = policy.model.device
     max_tokens = config.micro_batch_tokens or default_micro_batch_tokens(device)
-    return Batch(split_rows(rows, max_tokens), *flat.to(device))
+    has_padding = not lays_end_to_end(policy.model)
+    return Batch(split_rows(rows, max_tokens, has_padding), *flat.to(device))
 
 
 def learn(
@@ -228,12 +235,13 @@ def learn(
     for iteration in range(config.num_iterations):
         optimizer.zero_grad()
         for part in batch.micro_batches(model):
-            logprobs_T = completion_logprobs(model, part, temperature)
-            batch.new_T[part.tokens] = logprobs_T.detach()
-            if iteration == 0:  # before any update: these are the old log-probabilities
-                batch.old_T[part.tokens] = logprobs_T.detach()
-            loss = micro_batch_loss(logprobs_T, batch, part.tokens, config)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with recomputed(model) if config.activation_checkpointing else nullcontext():
+                logprobs_T = completion_logprobs(model, part, temperature)
+                batch.new_T[part.tokens] = logprobs_T.detach()
+                if iteration == 0:  # before any update: these are the old log-probabilities
+                    batch.old_T[part.tokens] = logprobs_T.detach()
+                loss = micro_batch_loss(logprobs_T, batch, part.tokens, config)
+                loss.backward()  # type: ignore[no-untyped-call]
         if iteration == 0:
             world.add_up(batch.old_T)
             compare(policy, engine, batch, config)
