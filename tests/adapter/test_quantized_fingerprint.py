@@ -14,8 +14,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from tinylora.adapter import attach, load
+from tinylora.adapter.files import read
 from tinylora.adapter.fingerprint import compare, take
 from tinylora.adapter.quantized import codes, quantized_layers, scheme
+from tinylora.adapter.text import encode
 from tinylora.errors import RequestError
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
@@ -146,6 +148,13 @@ def test_an_adapter_is_refused_on_a_base_that_is_quantised_otherwise(files, ther
         return
     with pytest.raises(RequestError, match=rf"quantised.*\(--quantize {there}\).*--force"):
         load(model, path)
+
+
+@pytest.mark.parametrize("quantize", KINDS)
+def test_one_line_of_text_says_it_too(files, quantize):
+    text = encode(read(files / quantize), "bf16")
+    assert len(text) <= 160
+    assert read(text).fingerprint == taken(quantize)
 
 
 @pytest.mark.parametrize(("there", "here"), [("nf4", "none"), ("none", "nf4")])
