@@ -1,0 +1,128 @@
+"""Training when the rollout engine rounds what the trainer does not: corrected, and not.
+
+    python benchmarks/mismatch.py            # 3 ways x 3 seeds of a short run on pocket
+
+The usual way merges the update into bf16 weights for the rollouts. Here such rollouts are made by
+rounding the folded weights to bf16 and computing in fp32 (this way a processor without bf16
+products does it in time); the trainer stays in fp32. Three ways: exact rollouts, merged ones with
+truncated importance weights (cap 2), and merged ones without correction. For each: mean final
+accuracy over the seeds with its 95 % interval, and the KL between trainer and rollout.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from rich.console import Console
+
+from tinylora import TrainConfig
+from tinylora.config import AdapterConfig
+from tinylora.evaluate import evaluate, text_of
+from tinylora.methods import METHODS
+from tinylora.models import load_model
+from tinylora.policy import TinyLoraPolicy
+from tinylora.rollout.transformers import TransformersEngine
+from tinylora.sweep.plots import mean_interval
+from tinylora.tasks import load_task
+from tinylora.train.grpo import train_grpo
+from tinylora.train.metrics import RunLog
+
+WAYS: dict[str, tuple[bool, float | None]] = {  # rollouts from merged weights?, importance cap
+    "exact rollouts": (False, 2.0),
+    "merged bf16, truncated weights": (True, 2.0),
+    "merged bf16, uncorrected": (True, None),
+}
+
+
+class Merged(TinyLoraPolicy):
+    """Rollouts from weights into which the update was merged in bf16."""
+
+    @contextmanager
+    def rollout(self) -> Iterator[None]:
+        with self.adapter.folded():
+            maps = [item.linear.weight() for item in self.adapter._adapted.values()]
+            for weight in maps:
+                weight.copy_(weight.bfloat16())
+            yield
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    print(
+        f"pocket, {options.steps} steps, seeds 0 to {options.seeds - 1}; torch "
+        f"{torch.__version__}, transformers {transformers.__version__}, {platform.machine()}, "
+        f"load {os.getloadavg()[0]:.1f}"
+    )
+    for name, way in WAYS.items():
+        found = [one_run(*way, seed, options) for seed in range(options.seeds)]
+        parts = []
+        for kind in ("greedy", "sampled"):
+            mean, half = mean_interval([100 * run[kind] for run in found])
+            parts.append(f"{kind} {mean:5.1f} +- {half:4.1f} %")
+        kl = statistics.fmean(run["kl"] for run in found)
+        print(f"{name:32} {'   '.join(parts)}   KL {kl:.1e}", flush=True)
+
+
+def one_run(
+    merged: bool, cap: float | None, seed: int, options: argparse.Namespace
+) -> dict[str, float]:
+    """A training run from the base model; its final accuracies and its mean KL."""
+    config = TrainConfig(
+        adapter=AdapterConfig(u=1, num_groups=13, rank=1, layers="2-3"),
+        seed=seed,
+        steps=options.steps,
+        importance_cap=cap,
+        rollout_tolerance=10.0,
+    )
+    base, task = load_model("pocket"), load_task("pocket")
+    text = text_of(base)
+    trained: Any = METHODS["tinylora"].attach(base.model, config)
+    policy = Merged(trained.adapter) if merged else trained
+    with tempfile.TemporaryDirectory() as folder:
+        log = RunLog(Path(folder), config.steps, console=Console(quiet=True))
+        train_grpo(
+            policy,
+            TransformersEngine(policy),
+            task,
+            text,
+            config,
+            log,
+            checkpoint_folder=Path(folder) / "checkpoint",
+        )
+        log.close()
+        kl = statistics.fmean(_values(Path(folder) / "metrics.jsonl", "kl_rollout"))
+    exact = TransformersEngine(trained)
+    problems = list(task.test[: options.problems])
+    scores = {
+        kind: evaluate(exact, problems, task, text, temperature=t, samples=n).accuracy
+        for kind, t, n in (("greedy", 0.0, 1), ("sampled", 1.0, 2))
+    }
+    return {**scores, "kl": kl}
+
+
+def _values(path: Path, name: str) -> list[float]:
+    import json
+
+    return [json.loads(line)[name] for line in path.read_text().splitlines()]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--problems", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
