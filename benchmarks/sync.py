@@ -138,15 +138,14 @@ def merging(model: Any, folder: Path) -> Update:
 
     def update() -> int:
         peft_model.merge_adapter()
-        size = 0
-        for name, parameter in peft_model.named_parameters():
-            plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
-            if "lora_" not in plain:
-                pushed.push(plain, parameter.data)
-                size += parameter.nbytes
+        weights = {
+            name.removeprefix("base_model.model.").replace(".base_layer", ""): parameter.data
+            for name, parameter in peft_model.named_parameters()
+            if "lora_" not in name
+        }
+        pushed.push(weights)
         peft_model.unmerge_adapter()
-        pushed.llm.reset_prefix_cache()
-        return size
+        return sum(weight.nbytes for weight in weights.values())
 
     return change, update
 
@@ -212,8 +211,16 @@ class Pushed:
             logprobs_mode="processed_logprobs",
         )
         self._llm = self.llm
+
+    def push(self, weights: dict[str, Tensor]) -> None:
+        """Every weight through vLLM's loader, and its prefix cache emptied.
+
+        TRL calls the model's `load_weights` itself, which fails on a CPU, where vLLM packs weights
+        once they are loaded; `reload_weights` streams the same and packs again.
+        """
         runner = self.llm.llm_engine.model_executor.driver_worker.model_runner
-        self.push = lambda name, weight: runner.model.load_weights([(name, weight)])
+        runner.reload_weights(weights_iterator=iter(weights.items()))
+        self.llm.reset_prefix_cache()
 
     generate, _parameters = Colocated.generate, Colocated._parameters
 
@@ -331,9 +338,7 @@ def measure_drift(way: str, states: dict[int, Tensor]) -> dict[int, float]:
             groups = engine.generate(prompts, 4, sampling, seed=0)
         else:
             with policy.adapter.folded(allow_half=True):
-                for name, weight in policy.model.state_dict().items():
-                    pushed.push(name, weight)
-            pushed.llm.reset_prefix_cache()
+                pushed.push({n: p.detach() for n, p in policy.model.named_parameters()})
             groups = pushed.generate(prompts, 4, sampling, seeds)
         rollout_T = torch.tensor([x for r in groups for c in r for x in c.logprobs]).double()
         kls[step] = float(kl_k3(rollout_T, logprobs_of(policy.model, prompts, groups)).mean())
