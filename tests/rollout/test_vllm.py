@@ -223,6 +223,13 @@ def test_a_lora_of_pefts_is_served_as_exactly(base: Any, server: Colocated, tmp_
     policy.detach()
 
 
+def test_this_vllm_has_no_layers_for_quantised_bases() -> None:
+    """Which is why `check_vllm` refuses them; where this fails, they can be served."""
+    from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
+
+    assert "bitsandbytes" not in QUANTIZATION_METHODS
+
+
 def test_a_whole_run_leaves_nothing_behind(tmp_path: Path) -> None:
     left = set(SHARED_MEMORY.glob("tinylora-*"))
     command = [sys.executable, "-m", "tinylora", "train", "--rollout=vllm", "--steps=3"]
