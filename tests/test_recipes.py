@@ -1,15 +1,23 @@
 """Every recipe runs two steps, at a fraction of its size."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tinylora.cli import main
+from tinylora.config import load_recipe
+from tinylora.rewards.selftest import mechanism_for
+from tinylora.rewards.toolbox import SandboxUnavailable
 from tinylora.sweep.grid import load_grid
 
-ALL = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
+ROOT = Path(__file__).parent.parent
+ALL = sorted((ROOT / "recipes").rglob("*.yaml"))
 GRIDS = [path for path in ALL if path.parent.name == "grids" and path.stem != "base"]
 RECIPES = [path for path in ALL if path not in GRIDS]
+OF_POCKET = [path for path in RECIPES if "pocket" in path.parts]
+OF_THE_PAPER = [path for path in RECIPES if path not in OF_POCKET]
 SMALL = ["--steps=2", "--prompts-per-step=4", "--eval-problems=8", "--eval-samples=1"]
 
 
@@ -30,8 +38,74 @@ def test_every_grid_is_there() -> None:
     assert len(GRIDS) == 10
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_there() -> None:
+    assert (len(OF_POCKET), len(OF_THE_PAPER)) == (2, 5)
+
+
+@pytest.mark.parametrize("recipe", OF_POCKET, ids=lambda path: path.stem)
 def test_a_recipe_runs_two_steps(recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert main(["train", str(recipe), *SMALL, f"--output={folder}"]) == 0
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few rows of every data set that the recipes name, in the form of each."""
+    folder = tmp_path_factory.mktemp("data")
+    words = [{"question": f"Tom has {i} pens. How many?", "answer": f"#### {i}"} for i in range(12)]
+    write(folder / "gsm8k_train.jsonl", words[:8])
+    write(folder / "gsm8k_test.jsonl", words[8:])
+    asked = [
+        {"question": f"{i}+1?", "reward_model": {"ground_truth": str(i + 1)}} for i in range(8)
+    ]
+    write(folder / "simplerl_math.jsonl", asked)
+    write(folder / "math500.jsonl", [{"problem": f"{i}+2?", "answer": i + 2} for i in range(4)])
+    programs = [program(i) for i in range(8)]
+    write(folder / "code_contests_train.jsonl", programs[:5])
+    write(folder / "code_contests_test.jsonl", programs[5:])
+    return folder
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def program(number: int) -> dict[str, Any]:
+    """A row of CodeContests of difficulty A."""
+    none: dict[str, list[str]] = {"input": [], "output": []}
+    return {
+        "description": f"Print {number}.",
+        "public_tests": {"input": [""], "output": [str(number)]},
+        "private_tests": none,
+        "generated_tests": none,
+        "source": 2,
+        "difficulty": 7,
+    }
+
+
+@pytest.mark.parametrize("recipe", OF_THE_PAPER, ids=lambda path: path.stem)
+def test_a_recipe_of_the_paper_runs_two_steps_on_the_pocket_model(
+    recipe: Path, sample: Path, tmp_path: Path
+) -> None:
+    if "code" in recipe.parts:
+        try:
+            mechanism_for(unsafe_no_sandbox=False)
+        except SandboxUnavailable as reason:
+            pytest.skip(f"PROGRAMS ARE NOT JUDGED HERE: {reason}")
+    folder = tmp_path / "run"
+    small = [*SMALL, "--model=pocket", f"--data={sample}", "--rollout=transformers"]
+    small += ["--samples-per-prompt=2", "--max-new-tokens=8", "--device=cpu"]
+    assert main(["train", str(recipe), *small, f"--output={folder}"]) == 0
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["num_trainable"] == load_recipe(recipe)["u"]
+
+
+@pytest.mark.parametrize("recipe", OF_THE_PAPER, ids=lambda path: path.stem)
+def test_a_recipe_opens_with_its_command_hardware_and_number(recipe: Path) -> None:
+    opening = "".join(line for line in recipe.read_text().splitlines() if line.startswith("#"))
+    command = f"# tinylora train {recipe.relative_to(ROOT)}"
+    assert opening.startswith(command)
+    assert "GPU" in opening
+    assert "%" in opening

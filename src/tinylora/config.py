@@ -32,6 +32,7 @@ ENGINES = ("transformers", "vllm")
 LAYER_BANDS = ("all", "early", "middle", "late")
 TASK_HELP = "pocket, gsm8k, math, rg:NAME, ..., data.jsonl, or my_task.py:make"
 TEXT_PREFIX = "tl1:"  # of an adapter as one line of text
+TestSource = Literal["public", "private", "generated"]
 IN_PYTHON = "python:"  # before the name of a task or a model that was given as an object
 
 
@@ -149,6 +150,40 @@ class TaskConfig(_Settings):
         description="which problems of task math to train on: 1 to 5, a range such as 3-5, "
         "hardest, or simplerl (none: all)",
     )
+    sources: Annotated[tuple[str, ...], CommaList] = Field(
+        default=(),
+        description="which parts of a collection of programs: CODEFORCES,ATCODER,... or taco,... "
+        "(none: all)",
+    )
+    difficulties: Annotated[tuple[str, ...], CommaList] = Field(
+        default=(), description="which problems of CodeContests: A,B,EASY,... (none: all)"
+    )
+    test_sources: Annotated[tuple[TestSource, ...], CommaList] = Field(
+        default=("public", "private", "generated"),
+        min_length=1,
+        description="which tests judge a program: public (in the statement), private, generated",
+    )
+    max_tests: int = Field(default=20, ge=1, description="tests that judge a program, at most")
+    max_test_bytes: int = Field(
+        default=100_000, ge=1, description="bytes of a problem's tests, at most"
+    )
+    tests_seed: int = Field(default=0, ge=0, description="the choice of tests, beyond the caps")
+    scheme: Literal["binary", "graded"] = Field(
+        default="graded",
+        description="reward of a program: all tests or nothing; or 0.5 for compiling and 0.5 k/n "
+        "for k of n tests",
+    )
+    factors: Annotated[tuple[str, ...], CommaList] = Field(
+        default=(),
+        description="factors of a program's reward by source or difficulty, such as "
+        "CODEFORCES=1,EASY=0.5 (none: 1)",
+    )
+    output_compare: Literal["tokens", "exact", "float"] = Field(
+        default="tokens", description="how a program's output is compared with the wanted one"
+    )
+    unsafe_no_sandbox: bool = Field(
+        default=False, description="run programs without a wall around them (and warn)"
+    )
     chat_template: Literal["auto", "off"] = Field(
         default="auto",
         description="ask through the tokenizer's chat template where it has one (auto), or as "
@@ -159,6 +194,17 @@ class TaskConfig(_Settings):
         description="what the chat template is told, for models that can think first, such as "
         "Qwen3 (none: nothing, the template decides)",
     )
+
+    @field_validator("factors")
+    @classmethod
+    def _factors_are_some(cls, factors: tuple[str, ...]) -> tuple[str, ...]:
+        for factor in factors:
+            if not re.fullmatch(r"\w+=(1(\.0*)?|0?\.0*[1-9]\d*)", factor):
+                raise ValueError(
+                    f'factors = "{factor}", but a factor is NAME=NUMBER, the number above 0 and at '
+                    "most 1, as in EASY=0.5."
+                )
+        return factors
 
     @model_validator(mode="after")
     def _level_is_one(self) -> Self:

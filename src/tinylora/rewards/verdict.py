@@ -33,5 +33,5 @@ class Verdict:
 
     @property
     def is_right(self) -> bool:
-        """Wholly right; partly right and unjudged are not."""
-        return self.score is not None and self.score >= 1.0
+        """Wholly right, whatever factor its reward has; partly right and unjudged are not."""
+        return self.score is not None and self.score >= self.details.get("factor", 1.0)

@@ -11,6 +11,10 @@ from tinylora.tasks.task import Problem, Task
 __all__ = ["Problem", "Task", "as_reward", "as_row", "load_task"]
 
 MATHEMATICS = ("data", "prompt_template", "reward_format")
+PROGRAMS = (
+    "data", "sources", "test_sources", "max_tests", "max_test_bytes", "tests_seed", "scheme",
+    "factors", "output_compare", "unsafe_no_sandbox",
+)  # fmt: skip
 READS = {  # task -> which settings it reads, beside those of the chat template
     "pocket": (),
     "gsm8k": MATHEMATICS,
@@ -19,6 +23,8 @@ READS = {  # task -> which settings it reads, beside those of the chat template
         ("math500", "minerva", "olympiadbench", "aime24", "amc23", "gaokao", "collegemath"),
         MATHEMATICS,
     ),
+    "code_contests": (*PROGRAMS, "difficulties"),
+    "deepcoder": PROGRAMS,
 }
 OWN_ROWS = ("answer_format", "reward_format")
 DEFAULTS = TaskConfig()
