@@ -184,6 +184,33 @@ def test_hostile_answers_are_wrong_and_hold_nobody_up():
     assert [v.score for v in verdicts] == [0.0] * len(HOSTILE) + [1.0] * 8
 
 
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        "5 m per ",
+        "word ",
+        "a, ",
+        r"x\approx ",
+        "1,111,",
+        "answer: ",
+        r"\boxed{",
+        "\n A",
+        " ",
+        "=a^",
+        "ab_",
+    ],
+)
+def test_repetitions_that_blow_up_a_pattern_end(repeated):
+    """A pattern that tries every way to cut such a text would not come back from here."""
+    short, long = repeated * 200, repeated * 10_000
+    pairs = [
+        (gold, rf"\boxed{{{short}2y!! = 5 {short}}}")
+        for gold in ("5", "x=5", "20 cm", "odd", "(1,2)")
+    ]
+    assert [v.score for v in grade_many(pairs)] == [0.0] * len(pairs)
+    assert grade("5", long).score == 0
+
+
 def test_an_answer_too_long_to_compare_is_wrong_unless_it_is_the_gold_answer():
     gold = "+".join(f"x_{{{i}}}" for i in range(400))
     assert len(gold) > MAX_ANSWER

@@ -42,7 +42,7 @@ _LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _NOT_VARIABLES = {"e", "i", "d"}
 _CLAIMS = re.compile(r"\\(?:approx|sim|simeq|ne|not|neg|to|text|ldots)(?![A-Za-z])|\?|%|'")
 _NAME = re.compile(
-    r"(?:\\?[A-Za-z]+|\\.|[ '|(),^_{}+:;=/-]|(?<=_)\d|(?<=[_^]\{)-?\d+|(?<=[(,])\s*\d+(?=[),]))+"
+    r"(?:\\.|[A-Za-z '|(),^_{}+:;=/-]|(?<=_)\d|(?<=[_^]\{)-?\d|(?<=[(,])\d++(?=[),]))++", re.DOTALL
 )
 
 

@@ -33,6 +33,7 @@ _MATH = re.compile(
 )
 _PROSE = re.compile(r"(?<!\\)\b[A-Za-z]{2,}")
 _SENTENCE = re.compile(r"[^\w\\]*[A-Za-z]{2,}.*\d")
+_STATED_LIMIT = 20
 _WHOLE_LIMIT = 300
 _NOTHING = (-1, "")
 _HOPE = re.compile(r"\s*I hope (?:it|this) is correct\.?\s*$")
@@ -112,13 +113,14 @@ def _last_boxes(text: str) -> tuple[int, str]:
 
 def _joined(between: str) -> bool:
     """`and`, commas, `y =` and one word of what was counted join two boxes into one answer."""
-    words = _JOIN_NOISE.sub(" ", between)
-    return len(between) <= _JOIN_LIMIT and len(re.findall(r"[A-Za-z]+|\d+", words)) <= 1
+    if len(between) > _JOIN_LIMIT:
+        return False
+    return len(re.findall(r"[A-Za-z]+|\d+", _JOIN_NOISE.sub(" ", between))) <= 1
 
 
 def _stated(text: str) -> tuple[int, str]:
     """After the last "the answer is": mathematics, or a rest of the sentence that is an answer."""
-    for match in reversed(list(_STATED.finditer(text))):
+    for match in list(_STATED.finditer(text))[: -_STATED_LIMIT - 1 : -1]:
         rest = text[match.end() : match.end() + _WHOLE_LIMIT * 4]
         math = _MATH.match(rest)
         if math:
@@ -132,7 +134,7 @@ def _stated(text: str) -> tuple[int, str]:
 
 def _concluded(text: str) -> str | None:
     """A last line that concludes: "Therefore there are 12 ways", "So it increases by 5%."."""
-    line = _HOPE.sub("", text.rstrip())[-_WHOLE_LIMIT:].rpartition("\n")[2]
+    line = _HOPE.sub("", text.rstrip()[-_WHOLE_LIMIT:]).rpartition("\n")[2]
     clauses = _CONCLUDES.split(line)
     if len(clauses) == 1:
         return None

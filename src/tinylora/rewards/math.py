@@ -27,7 +27,7 @@ MAX_NESTING = 40  # brackets in each other
 
 _PROSE_WORD = re.compile(r"(?<!\\)\b[A-Za-z]{3,}")
 PROSE_WORDS = 4
-_SOLUTION = re.compile(r"####|\\boxed|\banswer is\b|\n[ \t]*A:", re.IGNORECASE)
+_SOLUTION = re.compile(r"####|\\boxed|\banswer is\b|\nA:", re.IGNORECASE)
 
 _NO_ANSWER = Judged(False, "no answer in the completion")
 

@@ -40,7 +40,7 @@ _NEVER_A_LABEL = frozenset({
 _PERCENT = re.compile(r"\s*(?:\\?%|percent(?:age)?|per cent|pct)$", re.IGNORECASE)
 _MONEY = re.compile(r"^(-?)\s*(?:[$£€¥]|\\pounds|\\euro|USD|US\\?\$)\s*(?=[\d.-])")
 _FACTOR = r"(?:\\degree|\\AA|[A-Za-z]+)(?:\s*\^\s*(?:-?\d|\{\s*-?\d+\s*\}))?"
-_UNIT = re.compile(rf"(?<=[\d)}}\s!])\s*({_FACTOR}(?:\s*(?:/|per\b|\\cdot|\s)\s*{_FACTOR})*)$")
+_UNIT = re.compile(rf"(?<=[\d)}}\s!])\s*({_FACTOR}(?:\s*(?:/|\\cdot|\s)\s*{_FACTOR})*+)$")
 _WORDS = re.compile(r"(?<=[\d)}\s])\s*([A-Za-z]+(?:[ -][A-Za-z]+){0,3})$")
 _SQUARE = re.compile(r"^(sq|square|cubic)\s+(\w+)$")
 
