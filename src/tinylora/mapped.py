@@ -29,6 +29,8 @@ def mapped_model(name: str) -> Any:
         RequestError: the model is not there.
     """
     model = load_skeleton(name)
+    if getattr(model.config, "quantization_config", None) is not None:
+        return load_model(name, device="cpu").model
     state: dict[str, Tensor] = {}
     for path in _weight_files(name):
         with safe_open(path, framework="pt") as file:
