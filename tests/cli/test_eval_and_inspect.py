@@ -288,6 +288,15 @@ def test_inspect_says_whether_the_base_at_hand_is_the_adapters(
         assert f"The base at hand: {answer}" in capsys.readouterr().out
 
 
+def test_inspect_reads_an_adapter_whose_base_has_a_name_that_no_model_can_have(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.safetensors"
+    write(path, replace(read(finished_run), base="my model (2)"))
+    assert main(["inspect", str(path)]) == 0
+    assert "my model (2) is not on this machine under that name" in capsys.readouterr().out
+
+
 def test_inspect_shows_leading_singular_values_and_gaps(
     tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
