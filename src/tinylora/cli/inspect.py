@@ -161,9 +161,7 @@ def base_at_hand(held: "AdapterFile", model: str | None) -> str:
     if not held.fingerprint:
         return "not checked, because no fingerprint was taken"
     is_found = model is not None
-    with suppress(
-        RequestError
-    ):  # the base of a file need not be a name that is found
+    with suppress(RequestError):  # the base of a file need not be a name that is found
         is_found = is_found or bool(name and is_here(name))
     if not is_found:
         return f"{name or 'its base'} is not on this machine under that name; name it by --model"
