@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from queue import Queue
 from typing import IO, Any
@@ -112,7 +113,7 @@ def on_ray(jobs: Sequence[Job], num_processes: int) -> Iterator[tuple[str, str]]
         RequestError: Ray is not installed.
     """
     try:
-        import ray  # type: ignore[import-not-found, unused-ignore]
+        ray: Any = import_module("ray")
     except ImportError:
         raise RequestError(
             'runner = ray, but Ray is not installed. Install the extra: "tinylora[ray]".'
