@@ -12,6 +12,7 @@ import torch
 from exports import adapter_of, logits
 from gguf_base import write_base
 from tiny import config_of, model_of, values_like
+from torch import nn
 from transformers import MistralConfig, MistralForCausalLM
 
 from tinylora.adapter import AdapterConfig, attach
@@ -65,6 +66,18 @@ def test_rows_of_q_and_k_are_permuted_in_models_of_llamas_kind(tmp_path: Path) -
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r'type "gpt2".*known: llama.*--to lora'):
         to_gguf(adapter_of("gpt2"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_map_without_a_tensor_is_refused(tmp_path: Path) -> None:
+    """The output matrix of a model with tied embeddings, and one that llama.cpp never heard of."""
+    model = model_of()
+    model.model.layers[1].extra_proj = nn.Linear(8, 8)
+    for target in ("lm_head", "extra_proj"):
+        adapter = attach(model, AdapterConfig(targets=(target,)))
+        with pytest.raises(RequestError, match=rf"qwen2 has no tensor of its own for \S*{target}"):
+            to_gguf(adapter, tmp_path / "out")
+        adapter.detach()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from tinylora.adapter import TinyLora
+from tinylora.adapter.fold import shared_parameters
+from tinylora.adapter.hooks import AdaptedMap
 from tinylora.atomic import new_folder
 from tinylora.errors import RequestError
 from tinylora.export.card import Exported, Kind, write_card
@@ -140,14 +142,22 @@ def _names(adapter: TinyLora, architecture: str) -> dict[str, str]:
     import gguf
 
     known = _name_map(gguf.MODEL_ARCH_NAMES, architecture, _config(adapter).num_hidden_layers)
-    names = {name: known.get_name(name) for name in adapter.maps}
+    tied = shared_parameters(adapter.model)  # llama.cpp keeps one matrix, and calls it by the other
+    names = {
+        name: None if _weight(item) in tied else known.get_name(name)
+        for name, item in adapter.maps.items()
+    }
     missing = [name for name, found in names.items() if found is None]
     if missing:
         raise RequestError(
-            f"llama.cpp's {architecture} has no tensor for {missing[0]}, so this adapter cannot "
-            "act there. Export a merged model (--to merged) and convert that."
+            f"llama.cpp's {architecture} has no tensor of its own for {missing[0]}, so this "
+            "adapter cannot act there. Export a LoRA (--to lora) for PEFT or vLLM."
         )
     return {name: found for name, found in names.items() if found is not None}
+
+
+def _weight(item: AdaptedMap) -> Any:
+    return getattr(item.linear.module, "weight", None)
 
 
 def _name_map(names: "dict[gguf.MODEL_ARCH, str]", architecture: str, num_blocks: int) -> Any:
