@@ -99,7 +99,7 @@ def _facts(
         ("base model", _base(adapter) + (f" at {revision}" if revision else "") + _layers(adapter)),
         ("method", f"TinyLoRA: u = {config.u} in {groups} groups, frozen rank {config.rank}"),
         ("numbers", str(adapter.num_trainable)),
-        ("adapted maps", f"{len(adapter.maps)}, {config.layers} blocks"),
+        ("adapted maps", f"{len(adapter.maps)} (layers: {config.layers})"),
         ("left out", ", ".join(adapter.left_out) or "none"),
         ("written by", f"`{_command(kind, exported, source)}`"),
         ("bytes of weights here", f"{exported.num_bytes:,}"),
