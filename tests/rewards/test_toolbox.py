@@ -1,6 +1,7 @@
 """The judge's tools: the precompiled headers are used, and change nothing but the time."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -60,3 +61,14 @@ def test_a_tool_that_could_not_be_built_leaves_nothing(tmp_path):
     with pytest.raises(SandboxUnavailable, match="no"):
         toolbox._built(tmp_path / "stub", fail)
     assert [path.name for path in tmp_path.iterdir()] == ["stub.lock"]
+
+
+def test_without_a_cache_that_can_be_written_they_are_kept_for_the_process(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TINYLORA_CACHE", str(tmp_path / "file" / "cache"))
+    folder = toolbox._temporary_folder()
+    try:
+        monkeypatch.setattr(toolbox, "_temporary_folder", lambda: folder)
+        assert toolbox._home() == folder
+    finally:
+        shutil.rmtree(folder)

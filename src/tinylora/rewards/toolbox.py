@@ -232,16 +232,22 @@ def _key(gxx: str) -> str:
 
 
 def _home() -> Path:
+    """The cache's own folder for the judge; a temporary one where there is no cache."""
     chosen = cache_folder()
-    if chosen is None:
-        room = tempfile.mkdtemp(prefix="tinylora-judge-")
-        atexit.register(shutil.rmtree, room, ignore_errors=True)
-        os.chmod(room, 0o755)
-        return Path(room)
-    folder = _own_folder(chosen.absolute() / "judge")
+    try:
+        folder = _own_folder(chosen.absolute() / "judge") if chosen else _temporary_folder()
+    except OSError:  # a cache that cannot be written
+        return _temporary_folder()
     if os.geteuid() == 0 and not _anyone_may_enter(folder):
         return _own_folder(Path("/var/tmp/tinylora-0"))
     return folder
+
+
+def _temporary_folder() -> Path:
+    room = tempfile.mkdtemp(prefix="tinylora-judge-")
+    atexit.register(shutil.rmtree, room, ignore_errors=True)
+    os.chmod(room, 0o755)
+    return Path(room)
 
 
 def _anyone_may_enter(folder: Path) -> bool:
