@@ -19,14 +19,15 @@ EQUAL = [
     ("10", r"\binom{5}{2}"), (r"\frac{1}{3}", "0.333333"), ("2.5 million", "2,500,000"),
     # percent, units, labels
     (r"5.3\%", "5.3"), ("5.3", r"5.3\%"), ("28%", "28 percent"), ("0.6", r"60\%"),
-    ("20", r"20\text{ cm}"), (r"20\text{ cm}^2", r"20\,\mathrm{cm^2}"), ("12 hours", "12 h"),
+    ("20", r"20\text{ cm}"), (r"20\text{ cm}^2", r"20\,\mathrm{cm^2}"),
+    ("12 hours", "12 h"), ("9 min", r"9\text{ minutes}"),
     (r"45^\circ", "45"), ("90", "90°"), ("5", "5 apples"), ("18", "18 dollars"),
     # closed expressions
     (r"2\sqrt{3}", r"\sqrt{12}"), (r"\frac{\sqrt2}{2}", r"\frac{1}{\sqrt{2}}"),
     (r"\frac{3\pi}{4}", r"0.75\pi"), ("1-i", "-i+1"), (r"\log 2", r"\ln 2"),
     # names and equations
     ("5", "x = 5"), ("x=5", "5"), ("x = 5", "x=5"), ("30", r"\angle ABC = 30^\circ"),
-    ("C(h)=4h+4", "C(h)=4+4h"), ("5", r"x = \frac{10}{2} = 5"), ("11", r"x \approx 11"),
+    ("C(h)=4h+4", "C(h)=4+4h"), ("5", r"x = \frac{10}{2} = 5"), ("11", r"x \approx 11"), ("17.1 ft", r"\approx 17.10"),
     # several answers
     ("1,2", "2, 1"), ("1,2", r"\{2, 1\}"), ("1, 2", r"2 \text{ and } 1"), ("3 or 4", "x=4, x=3"),
     ("(1,2)", r"\left(1, 2\right)"), (r"1 \pm \sqrt{19}", r"1+\sqrt{19}, 1-\sqrt{19}"),
@@ -35,11 +36,13 @@ EQUAL = [
     (r"(-2,\infty)", r"(-2, +\infty)"), (r"[-2,7]", r"-2 \le x \le 7"),
     (r"(-\infty,3]", r"x\leq 3"),
     (r"\{x|-2\leq x<1\}", "[-2,1)"), (r"(-\infty,0)\cup(1,\infty)", "x<0 or x>1"),
+    (r"\{x \mid x \neq 3\}", r"(-\infty,3)\cup(3,\infty)"),
     # words and choices
     ("C", "(C)"), (r"\text{(C)}", "C"), (r"\text{Even}", "even"),
     (r"\text{no solution}", r"\emptyset"),
     (r"\mathbb{R}", "all real numbers"),
     # matrices
+    (r"\left[\begin{array}{l}1\\2\end{array}\right]", r"\begin{pmatrix}1\\2\end{pmatrix}"),
     (r"\begin{pmatrix}1&\frac12\\0&1\end{pmatrix}",
      r"\begin{bmatrix}1 & 0.5 \\ 0 & 1\end{bmatrix}"),
 ]  # fmt: skip
@@ -66,6 +69,7 @@ DIFFERENT = [
     ("C", "D"), ("C", "(A), (C)"), ("odd", "oddd"), (r"\text{odd}", "even"), ("5", "five or so"),
     (r"\infty", r"-\infty"), ("5", "nan"), ("5", r"\infty-\infty"), ("123", "\uff11\uff12\uff14"),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&23&4\end{pmatrix}"),
     ("2n+1", "2n-1"), ("2n+1", "2m+1"), ("x+1", r"x+1 \text{ or } x"),
     (r"10^{-20}\pi", r"10^{-19}\pi"),
 ]  # fmt: skip

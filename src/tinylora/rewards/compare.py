@@ -241,7 +241,7 @@ def _as_intervals(gold: str, answer: str, symbolic: Symbolic | None, depth: int)
 
 
 def _is_order(text: str) -> bool:
-    return len(split_top(_described(text), _ORDER)) > 1
+    return len(split_top(_described(text), (*_ORDER, r"\ne"))) > 1
 
 
 def _union(text: str) -> list[str] | None:
@@ -251,8 +251,17 @@ def _union(text: str) -> list[str] | None:
         for part in split_top(_described(text), (r"\cup",))
         for piece in _LIST_WORD.split(part)
     ]
-    intervals = [_interval(_described(part)) for part in parts]
-    return None if None in intervals else [part for part in intervals if part is not None]
+    intervals = [_intervals(_described(part)) for part in parts]
+    return None if [] in intervals else [*chain(*intervals)]
+
+
+def _intervals(text: str) -> list[str]:
+    r"""One interval, or the two that `x \ne 3` leaves; none where the text is neither."""
+    left_out = split_top(text, (r"\ne",))
+    if len(left_out) == 2 and re.fullmatch(r"[A-Za-z]", left_out[0]):
+        return [rf"(-\infty,{left_out[1]})", rf"({left_out[1]},\infty)"]
+    interval = _interval(text)
+    return [] if interval is None else [interval]
 
 
 def _described(text: str) -> str:

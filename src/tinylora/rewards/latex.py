@@ -56,7 +56,11 @@ _RESPELLINGS = tuple(
         (r"\\langle(?![A-Za-z])", "("),
         (r"\\rangle(?![A-Za-z])", ")"),
         (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
-        (r"\\(begin|end)\{[bBp]?matrix\}", r"\\\1{matrix}"),
+        (r"\\begin\{array\}\s*\{[^{}]*\}|\\begin\{[bBp]matrix\}", r"\\begin{matrix}"),
+        (r"\\end\{(?:array|[bBp]matrix)\}", r"\\end{matrix}"),
+        (r"[\[(]\s*(?=\\begin\{matrix\})|(?<=\\end\{matrix\})\s*[\])]", ""),
+        (r"^\s*(?:[Tt]he )?[Ss]olutions? (?:is|are)\b:?", " "),
+        (r"^\s*\\approx(?![A-Za-z])", " "),
         (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
     )
@@ -65,9 +69,7 @@ _TEXT = re.compile(
     r"\\(?:text(?:bf|rm|it|normal|sf|tt|up)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?"
     r"|boldsymbol|bm|fbox|underline)\s*\{([^{}]*)\}"
 )
-_FUNCTIONS = (
-    "arcsin|arccos|arctan|arccot|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|exp|max|min|gcd|lcm"
-)
+_FUNCTIONS = "arcsin|arccos|arctan|arccot|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|exp|gcd|lcm"
 _FUNCTION_WORD = re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![A-Za-z])")
 _MACRO_WITH_ARGUMENTS = re.compile(r"\\(frac|sqrt|binom)(?![A-Za-z])")
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|.", re.DOTALL)

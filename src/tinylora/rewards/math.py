@@ -127,7 +127,7 @@ def _excess(answer: str) -> str:
 
 
 def _is_prose(gold: str) -> bool:
-    return len(_PROSE_WORD.findall(gold)) >= PROSE_WORDS
+    return len(_PROSE_WORD.findall(gold.replace("{matrix}", ""))) >= PROSE_WORDS
 
 
 def _is_short(gold: str, answer: str) -> bool:
