@@ -27,7 +27,8 @@ EQUAL = [
     (r"\frac{3\pi}{4}", r"0.75\pi"), ("1-i", "-i+1"), (r"\log 2", r"\ln 2"),
     # names and equations
     ("5", "x = 5"), ("x=5", "5"), ("x = 5", "x=5"), ("30", r"\angle ABC = 30^\circ"),
-    ("C(h)=4h+4", "C(h)=4+4h"), ("5", r"x = \frac{10}{2} = 5"), ("11", r"x \approx 11"), ("17.1 ft", r"\approx 17.10"),
+    ("C(h)=4h+4", "C(h)=4+4h"), ("5", r"x = \frac{10}{2} = 5"), ("11", r"x \approx 11"),
+    ("17.1 ft", r"\approx 17.10"),
     # several answers
     ("1,2", "2, 1"), ("1,2", r"\{2, 1\}"), ("1, 2", r"2 \text{ and } 1"), ("3 or 4", "x=4, x=3"),
     ("(1,2)", r"\left(1, 2\right)"), (r"1 \pm \sqrt{19}", r"1+\sqrt{19}, 1-\sqrt{19}"),

@@ -24,7 +24,7 @@ ROW = "\ue000"  # ends a row of a matrix in a tidied text: private, and no white
 
 # The order matters: a longer spelling before its own beginning.
 _RESPELLINGS = tuple(
-    (re.compile(pattern), replacement)
+    (re.compile(pattern, re.DOTALL), replacement)
     for pattern, replacement in (
         (r"\\(?:begin|end)\{(?:align|equation|gather|aligned)\*?\}", " "),
         (r",\s*\\!\s*", ","),
@@ -58,7 +58,10 @@ _RESPELLINGS = tuple(
         (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
         (r"\\begin\{array\}\s*\{[^{}]*\}|\\begin\{[bBp]matrix\}", r"\\begin{matrix}"),
         (r"\\end\{(?:array|[bBp]matrix)\}", r"\\end{matrix}"),
-        (r"[\[(]\s*(?=\\begin\{matrix\})|(?<=\\end\{matrix\})\s*[\])]", ""),
+        (
+            r"[\[(]\s*(\\begin\{matrix\}(?:(?!\\begin|\\end).)*+\\end\{matrix\})\s*[\])]",
+            r"\1",
+        ),
         (r"^\s*(?:[Tt]he )?[Ss]olutions? (?:is|are)\b:?", " "),
         (r"^\s*\\approx(?![A-Za-z])", " "),
         (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),

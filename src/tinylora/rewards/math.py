@@ -139,4 +139,5 @@ def _is_short(gold: str, answer: str) -> bool:
 def _gold(gold: str) -> str:
     """The answer in the gold text: itself, or what a solution ends in."""
     found = extract.lenient(gold) if _SOLUTION.search(gold) else gold
-    return tidy(found if found is not None else gold)
+    answer = gold if found is None else found
+    return answer if tidy(answer) else ""
