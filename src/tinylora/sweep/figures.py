@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
-from tinylora.sweep.plots import COLORS, Dot, draw_dots, draw_level, short, tidy
+from tinylora.sweep.plots import COLORS, Dot, draw_dots, draw_level, mean_interval, short, tidy
 from tinylora.sweep.records import Record
 
 SHARES = (0.9, 0.95, 0.975)  # of the best accuracy, figure 3
@@ -89,12 +89,6 @@ PLOTS = {
         "rank",
         lambda r: float(setting(r, "rank", 2)),
         lambda r: r["method"],
-    ),
-    "choices": Plot(
-        "Choices at about thirteen numbers",
-        "trained numbers",
-        _numbers,
-        lambda r: r["point"],
     ),
 }
 
@@ -180,6 +174,34 @@ def draw_smallest(name: str, records: Sequence[Record]) -> tuple[Figure, Table]:
     return figure, rows
 
 
+def draw_choices(name: str, records: Sequence[Record]) -> tuple[Figure, Table]:
+    """Choices beside one another: a line for each, seeds as points, mean and interval."""
+    figure, panels = _panels("Choices at about thirteen numbers", 2)
+    figure.set_size_inches(11, 5)
+    by_point = _by_point(records)
+    rows: Table = []
+    for axes, kind in zip(panels, ("final_accuracy", "final_accuracy_sampled"), strict=True):
+        for place, (point, members) in enumerate(by_point.items()):
+            values = [100 * record[kind] for record in members]
+            mean, half = mean_interval(values)
+            axes.plot(values, [place] * len(values), "o", color=COLORS[0], alpha=0.35)
+            axes.errorbar([mean], [place], xerr=[half], color=COLORS[1], marker="s", capsize=3)
+            seeds = [setting(record, "seed", 0) for record in members]
+            rows += [
+                {"measure": kind, "series": point, "y": value / 100, "seed": seed}
+                for value, seed in zip(values, seeds, strict=True)
+            ]
+        base = statistics.fmean(record[kind.replace("final", "base")] for record in records)
+        axes.axvline(100 * base, color="#999999", linestyle="--", label="base model")
+        axes.set_yticks(range(len(by_point)), list(by_point) if axes is panels[0] else [])
+        axes.invert_yaxis()
+        axes.set_xlim(-3, 103)
+        axes.set_xlabel("greedy accuracy, %" if kind == "final_accuracy" else "sampled, %")
+        tidy(axes)
+    _legend(figure, panels[0])
+    return figure, rows
+
+
 CURVES = {
     "reward": "mean reward",
     "completion_length": "tokens per completion",
@@ -252,6 +274,7 @@ def _spent_dots(record: Record, spent: str) -> list[Dot]:
 SPECIAL: dict[str, Callable[[str, Sequence[Record]], tuple[Figure, Table]]] = {
     "fig3": draw_smallest,
     "fig5": draw_curves,
+    "choices": draw_choices,
     "spent": draw_spent,
 }
 

@@ -86,8 +86,9 @@ def _label_values(axes: Any, values: Sequence[float]) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     kept: list[float] = []
+    least = max(1.6, (values[-1] / values[0]) ** (1 / 9)) if values else 1.6
     for value in values:
-        if not kept or value / kept[-1] > 1.6:
+        if not kept or value / kept[-1] > least:
             kept.append(value)
     if kept and len(kept) <= 10:
         axes.xaxis.set_major_locator(FixedLocator(kept))
