@@ -12,6 +12,7 @@ from tinylora.errors import RequestError
 from tinylora.rewards.verdict import Verdict
 from tinylora.tasks import Problem, Task, load_task
 from tinylora.tasks.gym import Referee
+from tinylora.tasks.gym_referee import judged
 
 pytest.importorskip("reasoning_gym")
 
@@ -86,6 +87,45 @@ def test_an_answer_too_much_for_the_verifier_is_wrong_and_the_next_is_judged(
     bombed, right = Referee("countdown", cpu_s=1).grade([problem] * 2, answers)
     assert (bombed.score, bombed.reason) == (0.0, "too much for the verifier")
     assert right.score == 1.0
+
+
+def test_a_process_that_others_end_is_no_verdict_and_the_next_is_judged(countdown: Task) -> None:
+    problem, referee = countdown.train[0], Referee("countdown")
+    right = f"<answer>{problem.gold}</answer>"
+    assert referee.grade([problem], [right])[0].score == 1.0
+    assert referee.process is not None
+    referee.process.kill()
+    referee.process.wait()
+    failed, again = referee.grade([problem] * 2, [right] * 2)
+    assert (failed.score, failed.reason) == (
+        None,
+        "the verifier's process failed: it ended with status -9",
+    )
+    assert again.score == 1.0
+
+
+def test_a_process_that_is_stuck_is_no_verdict(
+    countdown: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, referee = countdown.train[0], Referee("countdown")
+    monkeypatch.setattr("tinylora.tasks.gym.WALL_S", 0)
+    (verdict,) = referee.grade([problem], [problem.solution or ""])
+    assert (verdict.score, "it said nothing within 0 s" in verdict.reason) == (None, True)
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, ValueError])
+def test_what_the_answer_exhausts_is_its_fault_and_what_breaks_is_not(
+    error: type[Exception],
+) -> None:
+    class DataSet:
+        def score_answer(self, answer: str, entry: object) -> float:
+            raise error("here")
+
+    said = judged(DataSet(), "7", {})
+    if error is ValueError:
+        assert said == {"failure": "the verifier failed (ValueError: here)"}
+    else:
+        assert said == {"score": 0.0, "reason": "too much for the verifier"}
 
 
 def test_problems_are_the_same_in_every_process() -> None:

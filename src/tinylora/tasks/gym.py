@@ -13,10 +13,12 @@ import json
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, overload
@@ -24,15 +26,17 @@ from typing import Any, overload
 from tinylora.config import nearest
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.rewards.verdict import Verdict
+from tinylora.tasks.gym_referee import TOO_MUCH
 from tinylora.tasks.task import Problem, Task
 
 PREFIX = "rg:"
 NUM_TRAIN, NUM_TEST, TEST_SEED = 20_000, 1_000, 1_000_000
 NEED_MORE = ("composite",)  # made of other data sets, which its settings name
 CPU_S = 5.0  # for an answer
-WALL_S = 60.0  # for an answer; beyond the referee's limit of CPU time
-MAKING_S = 600.0  # for a problem: some generators make the whole data set first
+WALL_S = 600.0  # for a question: a referee that has just started makes the whole data set first
+ENDING_S = 5.0
 _PROGRAM = Path(__file__).with_name("gym_referee.py")
+_ANSWERS_DOING = (signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT)  # time, stack, memory
 _ANSWER = re.compile(r"<answer>\s?(.*?)\s?</answer>", re.DOTALL)
 
 
@@ -97,10 +101,10 @@ class Entries(Sequence[Problem]):
     def _problem(self, index: int) -> Problem:
         place = {"seed": self.seed, "size": self.length, "index": index}
         entry = self.referee.ask(place)
-        if entry is None:
+        if "failure" in entry:
             raise TinyLoraError(
-                f"The generator {self.referee.generator} of reasoning-gym ended while it made "
-                f"problem {index}. Use another one."
+                f"The generator {self.referee.generator} of reasoning-gym made no problem {index}: "
+                f"{entry['failure']}. Use another one."
             )
         gold = entry["answer"]
         solution = None if gold is None else f"<answer>{gold}</answer>"
@@ -127,28 +131,25 @@ class Referee:
         answer = answers[-1].strip()
         details = {"answer": answer}
         said = self.ask({**problem.columns, "answer": answer})
-        if said is None:
-            return Verdict(0.0, "too much for the verifier", details)
         if "failure" in said:
             return Verdict(None, str(said["failure"]), details)
         return Verdict(min(max(float(said["score"]), 0.0), 1.0), said["reason"], details)
 
-    def ask(self, question: dict[str, Any]) -> dict[str, Any] | None:
-        """What the process says; None where it did not survive the question."""
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """What the process says; if it ends, that is the answer's doing or a `failure`."""
         process = self.process or self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write((json.dumps(question) + "\n").encode())
-        process.stdin.flush()
-        wall_s = WALL_S if "answer" in question else MAKING_S
-        ready, _, _ = select.select([process.stdout], [], [], wall_s)
+        with suppress(BrokenPipeError):  # a dead process: the end of its output tells
+            process.stdin.write((json.dumps(question) + "\n").encode())
+            process.stdin.flush()
+        ready, _, _ = select.select([process.stdout], [], [], WALL_S)
         line = process.stdout.readline() if ready else b""
         if line:
             said: dict[str, Any] = json.loads(line)
             return said
-        _stop(process)
         self.process = None
-        return None
+        return _end(process) if ready else _end(process, f"it said nothing within {WALL_S:g} s")
 
     def _start(self) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(folder for folder in sys.path if folder)
@@ -169,9 +170,22 @@ class Referee:
         return self.process
 
 
+def _end(process: subprocess.Popen[bytes], cause: str = "") -> dict[str, Any]:
+    """A verdict on what ended the process: its limits on the answer, or something else."""
+    if not cause:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(ENDING_S)
+    _stop(process)
+    if not cause and -process.returncode in _ANSWERS_DOING:
+        return {"score": 0.0, "reason": TOO_MUCH}
+    cause = cause or f"it ended with status {process.returncode}"
+    return {"failure": f"the verifier's process failed: {cause}"}
+
+
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            pipe.close()
+            with suppress(BrokenPipeError):
+                pipe.close()

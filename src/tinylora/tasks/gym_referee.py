@@ -1,8 +1,9 @@
-"""A program, not a module to import: one generator of reasoning-gym and its verifier, walled in.
+"""A program to run: one generator of reasoning-gym and its verifier, walled in.
 
 Reads one JSON object a line: `seed`, `size` and `index`, which it answers with the problem; with an
 `answer` as well it gives `score` and `reason`, or `failure` where the verifier itself fails. An
-answer that takes more CPU time or memory than it may ends the process, and so tells.
+answer that takes more CPU time than it may ends the process, and so tells; one that takes more
+memory or deeper recursion than there is scores 0.
 
 Covered: an answer is never run as code. Where a verifier calls `eval` on it, it gets
 `ast.literal_eval`; `parse_expr` of SymPy, which is `eval` too, sees numbers, signs, single letters
@@ -21,6 +22,7 @@ from typing import Any
 
 MEMORY_MB = 4096
 MAX_ANSWER = 20_000  # characters
+TOO_MUCH = "too much for the verifier"
 _TOKEN = re.compile(r"\s+|\d+\.?\d*|\.\d+|[A-Za-z_]\w*|\*\*|[-+*/^(),!]")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _CONSTANTS = {"pi", "oo", "sqrt", "cbrt", "root", "ln", "Abs"}
@@ -68,6 +70,8 @@ def judged(data_set: Any, answer: str, entry: Any) -> dict[str, Any]:
         score = float(data_set.score_answer(answer, entry))
     except NoExpression as error:
         return {"score": 0.0, "reason": str(error)}
+    except (MemoryError, RecursionError):
+        return {"score": 0.0, "reason": TOO_MUCH}
     except Exception as error:
         return {"failure": f"the verifier failed ({type(error).__name__}: {error})"}
     return {"score": score, "reason": "right" if score >= 1 else "partly" if score else "wrong"}
