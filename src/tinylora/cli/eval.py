@@ -17,6 +17,7 @@ DESCRIPTION = """How good a model or an adapter is on a task: greedy (pass@1) an
 With --compare A2 the adapter is tested against another one on the same problems; --compare A B does
 that without --adapter, and --compare A against the base model."""
 BASE = "base"  # in --compare: the model without an adapter
+ASKED_ANEW = "unsafe_no_sandbox"
 RECORDED = {  # option -> the setting of a run that it repeats
     "model": "model",
     "task": "task",
@@ -194,7 +195,8 @@ def with_pair(options: Any) -> Any:
 def with_recorded(options: Any) -> Any:
     """What was not given is as it was in the run that the adapters belong to, the first first.
 
-    How the task is read and asked is as it was only for the run's own task.
+    How the task is read and asked is as it was only for the run's own task. That programs may run
+    without a wall is never taken from a run folder, which may be somebody else's.
     """
     folders = [run_folder(adapter) for adapter in (options.adapter, *options.compare)]
     recipes = [os.path.join(folder, "config.yaml") for folder in folders]
@@ -204,7 +206,8 @@ def with_recorded(options: Any) -> Any:
         if getattr(options, name) is None:
             setattr(options, name, recorded.get(setting, DEFAULTS.get(name)))
     for name in TASK_FIELDS:
-        if getattr(options, name) is None and (is_same_task or name in CHAT_FIELDS):
+        is_kept = name in CHAT_FIELDS or (is_same_task and name != ASKED_ANEW)
+        if getattr(options, name) is None and is_kept:
             setattr(options, name, recorded.get(name))
     return options
 

@@ -18,6 +18,8 @@ from pydantic.fields import FieldInfo
 from tinylora.config import FIELDS
 from tinylora.errors import RequestError
 
+_YES_OR_NO = ("true", "false", "yes", "no", "on", "off", "1", "0", "none")
+
 
 def parse(options: type[Any], argv: Sequence[str], verb: str, description: str) -> Any:
     """Parse the options of one verb.
@@ -42,7 +44,7 @@ def parse(options: type[Any], argv: Sequence[str], verb: str, description: str) 
         with redirect_stderr(said):
             return tyro.cli(
                 options,
-                args=list(argv),
+                args=_with_true(argv),
                 prog=f"tinylora {verb}",
                 description=description,
                 config=(tyro.conf.FlagCreatePairsOff,),
@@ -51,6 +53,21 @@ def parse(options: type[Any], argv: Sequence[str], verb: str, description: str) 
         if not stop.code:
             raise
     raise RequestError(f'{_sentence(said.getvalue())} All options: "tinylora {verb} --help".')
+
+
+def _with_true(argv: Sequence[str]) -> list[str]:
+    """The words, with true for a yes-or-no setting that is given without a value."""
+    switches = {
+        f"--{name.replace('_', '-')}"
+        for name, field in FIELDS.items()
+        if _metavar(field) == "true|false"
+    }
+    return [
+        f"{word}=true"
+        if word.replace("_", "-") in switches and following.lower() not in _YES_OR_NO
+        else word
+        for word, following in itertools.pairwise([*argv, ""])
+    ]
 
 
 def _sentence(box: str) -> str:
