@@ -14,6 +14,7 @@ from transformers import GPT2Config, Phi3Config
 from tinylora.adapter.files import read, write
 from tinylora.cli import main
 from tinylora.cli.eval import AllOptions, task_settings, with_recorded
+from tinylora.cli.options import parse
 from tinylora.estimators import binomial_p
 from tinylora.models import load_model
 
@@ -50,6 +51,24 @@ def test_another_task_is_asked_in_its_own_way_but_of_the_same_model(tmp_path: Pa
     other = task_settings(with_recorded(AllOptions(adapter=str(tmp_path), task="math500")))
     assert (same.chat_template, same.enable_thinking) == ("off", False)
     assert (other.chat_template, other.enable_thinking) == ("off", False)
+
+
+def test_programs_without_a_wall_are_never_taken_from_a_run_folder(tmp_path: Path) -> None:
+    settings = {"task": "code_contests", "scheme": "binary", "unsafe_no_sandbox": True}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    recorded = task_settings(with_recorded(AllOptions(adapter=str(tmp_path))))
+    assert (recorded.scheme, recorded.unsafe_no_sandbox) == ("binary", False)
+    asked = parse(AllOptions, ["--adapter", str(tmp_path), "--unsafe-no-sandbox"], "eval", "")
+    assert task_settings(with_recorded(asked)).unsafe_no_sandbox is True
+
+
+def test_a_split_without_problems_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "gsm8k_test.jsonl"
+    data.write_text('{"question": "1+1?", "answer": "#### 2"}\n')
+    assert main(["eval", "--task=gsm8k", f"--data={data}", "--split=train"]) == 2
+    assert "task gsm8k has no train problems, so there is nothing" in capsys.readouterr().err
 
 
 def test_controls_are_base_zero_and_ten_random(

@@ -71,11 +71,18 @@ def make_exam(base: Base, task: Task, options: Any) -> Exam:
     """The problems and how they are asked.
 
     Raises:
-        RequestError: a prompt and the completion budget pass the model's context.
+        RequestError: the split is empty, or a prompt and the completion budget pass the model's
+            context.
     """
     text = text_of(base, task_settings(options))
     split = task.test if options.split == "test" else task.train
     problems = list(split[: options.problems])
+    if not problems:
+        other = "train" if options.split == "test" else "test"
+        raise RequestError(
+            f"task {task.name} has no {options.split} problems, so there is nothing to measure. "
+            f"Use --split {other}, or give --data that has some."
+        )
     prompts = [text.encode(problem) for problem in problems]
     check_context(base.model, prompts, options.max_new_tokens or task.max_new_tokens)
     return Exam(
@@ -198,6 +205,8 @@ def head(base: Base, exam: Exam, options: Any) -> dict[str, Any]:
         "split": options.split,
         "seed": options.seed,
         "temperature": options.temperature,
+        "max_new_tokens": options.max_new_tokens or exam.task.max_new_tokens,
+        "task_settings": task_settings(options).model_dump(exclude_defaults=True),
     }
 
 
