@@ -118,12 +118,10 @@ def evaluate(
         ]
     )
     if not evaluation.judged:
-        reason = Counter(
-            record.verdict.reason or "no reason given" for record in evaluation.records
-        )
+        cause = Counter(record.verdict.cause for record in evaluation.records)
         raise TinyLoraError(
             f"None of {len(evaluation.records)} answers could be judged "
-            f"({reason.most_common(1)[0][0]}), so there is no accuracy. Mend the grader."
+            f"({cause.most_common(1)[0][0]}), so there is no accuracy. Mend the grader."
         )
     return evaluation
 

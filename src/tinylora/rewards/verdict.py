@@ -32,6 +32,12 @@ class Verdict:
             )
 
     @property
+    def cause(self) -> str:
+        """The reason, and what the grader noted as its `message`: "IE" alone says nothing."""
+        said = (self.reason, str(self.details.get("message") or ""))
+        return ": ".join(filter(None, said)) or "no reason given"
+
+    @property
     def is_right(self) -> bool:
         """Wholly right, whatever factor its reward has; partly right and unjudged are not."""
         return self.score is not None and self.score >= self.details.get("factor", 1.0)

@@ -89,7 +89,7 @@ def _count(problem: Problem, index: int, said: dict[str, Verdict], found: Check)
     found.kinds["not judged" if unjudged else "invalid" if mistaken else "valid"] += 1
     for kind in (unjudged or mistaken)[:1]:
         verdict = said[kind]
-        found.findings.append(Finding(index, problem.gold, kind, verdict.score, verdict.reason))
+        found.findings.append(Finding(index, problem.gold, kind, verdict.score, verdict.cause))
 
 
 def _as_expected(kind: str, verdict: Verdict) -> bool:

@@ -126,7 +126,7 @@ def check_judged(rollouts: Rollouts) -> None:
     allowed = max(1, MAX_UNJUDGED_SHARE * len(verdicts))
     if len(unjudged) <= allowed and len(unjudged) < len(verdicts):
         return
-    reason, count = Counter(v.reason or "no reason given" for v in unjudged).most_common(1)[0]
+    reason, count = Counter(v.cause for v in unjudged).most_common(1)[0]
     raise TinyLoraError(
         f"{len(unjudged)} of {len(verdicts)} completions of this step could not be judged "
         f"({count} of them: {reason}), and training on the rest would follow the grader's "
