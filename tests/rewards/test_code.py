@@ -149,8 +149,12 @@ def test_a_factor_scales_the_score_and_leaves_the_unjudged_alone():
         "compiled": True, "factor": 0.4,
     }  # fmt: skip
     assert weighted(Verdict(None, "IE"), 0.4).score is None
-    with pytest.raises(RequestError, match=r"factor = 1\.5"):
-        weighted(Verdict(1.0, "AC"), 1.5)
+
+
+@pytest.mark.parametrize("factor", [1.5, 0, -1])
+def test_a_factor_that_would_make_wrong_right_is_refused(factor):
+    with pytest.raises(RequestError, match=f"factor = {factor}, but it must be above 0"):
+        weighted(Verdict(1.0, "AC"), factor)
 
 
 @pytest.mark.parametrize(

@@ -112,10 +112,13 @@ def weighted(verdict: Verdict, factor: float) -> Verdict:
     """The same verdict with its score times a factor, such as one for a source or a difficulty.
 
     Raises:
-        RequestError: the factor is negative or above 1: a score lies between 0 and 1.
+        RequestError: the factor is not above 0 or above 1.
     """
-    if not 0 <= factor <= 1:
-        raise RequestError(f"factor = {factor}, but a score times it must stay between 0 and 1.")
+    if not 0 < factor <= 1:
+        raise RequestError(
+            f"factor = {factor}, but it must be above 0, or right and wrong were one, and at most "
+            "1: a score lies between 0 and 1."
+        )
     score = None if verdict.score is None else verdict.score * factor
     return replace(verdict, score=score, details={**verdict.details, "factor": factor})
 
