@@ -75,6 +75,11 @@ def test_a_list_is_never_in_memory_whole(tmp_path: Path) -> None:
             r"a.jsonl.gz is no whole gzip file",
         ),
         ("a.jsonl.gz", b"{}\n", r"a.jsonl.gz is no whole gzip file"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"a": 1}\n', mtime=0)[:10] + b"\xff" * 20,
+            r"a.jsonl.gz is no whole gzip file",
+        ),
         ("a.parquet", b"nothing", r"a.parquet cannot be read as Parquet"),
         ("a.csv", b"a,b\n", r"a.csv is of no known kind. Rows come as .jsonl, .json, .parquet"),
     ],

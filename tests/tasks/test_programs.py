@@ -3,6 +3,8 @@
 import gzip
 import json
 import re
+import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -248,6 +250,18 @@ def test_a_row_of_another_format_is_named(tmp_path: Path, unproved: None) -> Non
         load_task("code_contests", TaskConfig(data=str(path)))
 
 
+@pytest.mark.parametrize(
+    "changed", [{"difficulty": 99}, {"public_tests": "[1]"}, {"generated_tests": "{"}]
+)
+def test_a_row_that_breaks_off_from_its_format_is_named(
+    tmp_path: Path, unproved: None, changed: dict[str, Any]
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({**hub_row("a"), **changed}))
+    with pytest.raises(RequestError, match=r"rows.jsonl, line 1 is no row of task code_contests "):
+        load_task("code_contests", TaskConfig(data=str(path)))
+
+
 INSIDE = "#include <cstdio>\nint main() {}\n"
 
 
@@ -320,6 +334,17 @@ def test_accepted_programs_are_right_and_rejected_ones_are_not(
 def test_a_factor_that_is_none_is_refused(factor: str) -> None:
     with pytest.raises(RequestError, match=f'factors = "{factor}", but a factor is NAME=NUMBER'):
         TaskConfig(factors=(factor,))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+def test_the_setting_without_a_wall_reaches_the_judge_and_every_verdict(tmp_path: Path) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        task = contests(tmp_path, [hub_row("a")], unsafe_no_sandbox=True)
+        assert task.grade_many is not None
+        answers = [tasks.fenced(ECHO), tasks.fenced("int main( {}"), "no idea"]
+        verdicts = task.grade_many([task.train[0]] * 3, answers)
+    assert [verdict.reason for verdict in verdicts] == ["AC", "CE", "no program"]
+    assert [verdict.details["sandbox"] for verdict in verdicts] == ["none"] * 3
 
 
 @needs_data

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -187,7 +188,7 @@ def read_rows(path: Path) -> Iterator[Placed]:
             yield from _lines(file, path) if _is_lines(file, kind) else _items(file, path)
     except UnicodeDecodeError as error:
         raise RequestError(f"{path} is not UTF-8 ({error.reason}). Save it as UTF-8.") from None
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise RequestError(f"{path} is no whole gzip file ({error}). Copy it again.") from None
 
 

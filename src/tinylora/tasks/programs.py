@@ -31,9 +31,6 @@ INSTRUCTION = (
     "end:\n```cpp\n// your program\n```"
 )
 SILENT = "int main() {}"  # right where nothing is to be printed
-NO_PROGRAM = Verdict(
-    0.0, "no program", {"compiled": False, "num_passed": 0, "message": "no block of C++"}
-)
 _ANY = re.compile(
     r"\b(?:print|output|find|report|display|construct) any\b(?! other)|\bpick any of them\b"
     r"|\b(?:print|output) (?:the |these |them|those )?[\w ]{0,30}in any order"
@@ -113,7 +110,7 @@ def _problems(
             kept.append(problem_of(statement, settings))
         except LeftOut as reason:
             left_out[str(reason)] += 1
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise RequestError(
                 f"{place} is no row of task {name} ({type(error).__name__}: {error}); its fields "
                 f"are {', '.join(row)}. Give files in the format of the hub's data set."
@@ -245,13 +242,28 @@ def grader(settings: TaskConfig) -> Grade:
             if program is not None
         ]
         judged = iter(judge_many(jobs, unsafe_no_sandbox=settings.unsafe_no_sandbox))
-        verdicts = [NO_PROGRAM if program is None else next(judged) for program in programs]
+        verdicts = [
+            no_program(problem, settings) if program is None else next(judged)
+            for problem, program in zip(problems, programs, strict=True)
+        ]
         return [
             verdict if factor == 1 else weighted(verdict, factor)
             for verdict, factor in zip(verdicts, map(factor_of, problems), strict=True)
         ]
 
     return grade
+
+
+def no_program(problem: Problem, settings: TaskConfig) -> Verdict:
+    """Of an answer without a program, with the details that one with a program has."""
+    details = {
+        "compiled": False,
+        "num_passed": 0,
+        "num_tests": len(problem.columns["tests"]),
+        "message": "no block of C++",
+        "sandbox": mechanism_for(settings.unsafe_no_sandbox),
+    }
+    return Verdict(0.0, "no program", details)
 
 
 def _job(problem: Problem, program: str, settings: TaskConfig) -> Job:
