@@ -54,6 +54,8 @@ def test_defaults_are_thirteen_tied_numbers() -> None:
         ({"projection": "identity"}, r'u = 13 with projection = "identity".*Use u = 4'),
         ({"basis": "random", "subspace": "middle"}, r'subspace = "middle" with basis = "random"'),
         ({"params": 3, "u": 2}, "params = 3 beside u, but params picks u and num_groups itself"),
+        ({"fsdp": True, "method": "lora"}, "fsdp = true with method = lora, but weights are"),
+        ({"fsdp": True, "quantize": "nf4"}, "fsdp = true with quantize = nf4, but codes cannot"),
         ({"steps": None}, "steps = None, but it must be a whole number"),
     ],
 )

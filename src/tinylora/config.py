@@ -350,6 +350,11 @@ class TrainConfig(TaskConfig):
         description="blocks run again in the backward pass instead of keeping their activations: "
         "less memory, a third more time",
     )
+    fsdp: bool = Field(
+        default=False,
+        description="split the base model's blocks over the processes (FSDP2), for a model that "
+        "one device cannot hold",
+    )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
         description="precision of the base model (auto: fp32 on a CPU, bf16 on a GPU)",
@@ -431,6 +436,16 @@ class TrainConfig(TaskConfig):
             raise ValueError(
                 f"eval_every = {self.eval_every}, but the run has {self.steps} steps, so it would "
                 f"never be validated. Use eval_every <= {self.steps}."
+            )
+        if self.fsdp and self.method not in ("tinylora", "lora-xs"):
+            raise ValueError(
+                f"fsdp = true with method = {self.method}, but weights are split that are frozen, "
+                "beside an adapter that is no part of the model. Use method = tinylora or lora-xs."
+            )
+        if self.fsdp and self.quantize != "none":
+            raise ValueError(
+                f"fsdp = true with quantize = {self.quantize}, but codes cannot be split like "
+                "weights. Leave one of the two out."
             )
         chosen = [name for name in BUDGET_KEYS if name in self.adapter.model_fields_set]
         if self.params is not None and chosen:

@@ -54,7 +54,7 @@ def load_model(
         RequestError: the model, its tokenizer or the device is not there, or it cannot be
             quantised so.
     """
-    place, dtype = _device(device), resolved_dtype(dtype, device)
+    place, dtype = place_of(device), resolved_dtype(dtype, device)
     check_quantize(name, quantize)
     tokenizer = load_tokenizer(name)
     with _missing_is_a_request_error(name):
@@ -141,7 +141,7 @@ def load_tokenizer(name: str) -> Any:
 
 def resolved_dtype(dtype: str, device: str) -> str:
     """fp32 or bf16: what `auto` means on this device."""
-    place = _device(device)
+    place = place_of(device)
     return ("fp32" if place.type == "cpu" else "bf16") if dtype == "auto" else dtype
 
 
@@ -271,7 +271,12 @@ def _quantization(quantize: str, dtype: str) -> dict[str, BitsAndBytesConfig]:
     return {}
 
 
-def _device(device: str) -> torch.device:
+def place_of(device: str) -> torch.device:
+    """The device that a setting names; auto: the GPU if there is one.
+
+    Raises:
+        RequestError: it is not there.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from tinylora import train
 from tinylora.adapter import files
+from tinylora.config import TrainConfig
+from tinylora.errors import RequestError
+
+HERE = Path(__file__).parent
 
 SETTINGS = {
     "steps": "6",
@@ -30,17 +35,22 @@ SETTINGS = {
 }
 
 
+def torchrun(num_processes: int) -> list[str]:
+    """The launcher, at a port of its own."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    module = ["-m", "torch.distributed.run"]
+    return [*module, f"--nproc-per-node={num_processes}", f"--master-port={port}"]
+
+
 def launch(
     output: Path, model: Path, task: str, num_processes: int, *more: str
 ) -> subprocess.Popen[str]:
     """A run, as torchrun starts it where there is more than one process."""
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={num_processes}"]
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        launcher += [f"--master-port={free.getsockname()[1]}"]
     command = [
         sys.executable,
-        *(launcher if num_processes > 1 else []),
+        *(torchrun(num_processes) if num_processes > 1 else []),
         *("-m", "tinylora", "train", f"--output={output}", f"--model={model}", f"--task={task}"),
         *(f"--{name}={value}" for name, value in SETTINGS.items()),
         *more,
@@ -89,6 +99,48 @@ def test_two_processes_learn_what_one_learns(
     for first, second in zip(*lines, strict=True):
         for name in ("reward", "completion_length", "grad_norm", "kl_rollout", "kl_reference"):
             assert first[name] == pytest.approx(second[name], abs=1e-5), name
+
+
+def test_two_processes_that_split_the_weights_learn_what_one_learns(
+    alone: Path, tiny_folder: Path, task_name: str, tmp_path: Path
+) -> None:
+    finish(launch(tmp_path / "two", tiny_folder, task_name, 2, "--fsdp"))
+    assert torch.allclose(v_of(alone), v_of(tmp_path / "two"), atol=1e-6)
+    summaries = [
+        json.loads((folder / "summary.json").read_text()) for folder in (alone, tmp_path / "two")
+    ]
+    assert summaries[0]["evaluations"] == summaries[1]["evaluations"]
+
+
+def test_a_rank_holds_its_part_of_the_blocks_and_computes_with_all_of_them(tmp_path: Path) -> None:
+    """Four passes on one rank and one on the other, with and without recomputing."""
+    rooms = [str(HERE.parent), *sys.path]
+    ran = subprocess.run(
+        [sys.executable, *torchrun(2), str(HERE / "shard_standin.py"), str(tmp_path / "found")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(rooms)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for rank in json.loads((tmp_path / "found").read_text()):
+        assert rank["held"] == rank["after"] == pytest.approx(rank["weights"] / 2, rel=0.02)
+        assert rank["alive"] == 0  # whole weights that somebody still holds
+        assert rank["is_sharded"] == [True, False]
+        assert not rank["can_fold"]
+        assert rank["gradient"] > 0.1
+        assert torch.tensor(rank["errors"]).max() < 1e-5
+
+
+def test_one_process_has_nobody_to_share_its_weights_with(
+    tiny_folder: Path, task_name: str, tmp_path: Path
+) -> None:
+    config = TrainConfig(
+        model=str(tiny_folder), task=task_name, output=str(tmp_path / "run"), fsdp=True
+    )
+    with pytest.raises(RequestError, match=r"there is one process.*torchrun --nproc-per-node=N"):
+        train(config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_process_that_dies_ends_the_run_and_another_number_goes_on(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +105,7 @@ class TinyLora:
         self._active: Tensor | None = self.v  # what the hooks apply: v, a v per row, or nothing
         self._context = ""
         self._handles: list[Any] = []
-        self._frozen: list[nn.Parameter] = []
+        self._frozen: list[ref[nn.Parameter]] = []  # a sharded model lets its weights go
 
     def __reduce__(self) -> NoReturn:
         raise RequestError(
@@ -262,8 +263,9 @@ class TinyLora:
             raise RequestError(f"detach() was called inside {self._context}(). Leave that first.")
         for handle in self._handles:
             handle.remove()
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
+        for parameter in (held() for held in self._frozen):
+            if parameter is not None:
+                parameter.requires_grad_(True)
         self._handles, self._frozen = [], []
         self.model._parameters.pop(REGISTERED_NAME, None)
 
@@ -275,9 +277,10 @@ class TinyLora:
             self._handles.append(hook)
         check = FirstForward(maps, common_ancestor(self.model, list(self._adapted)))
         self._handles.append(check.handle)
-        self._frozen = [p for p in self.model.parameters() if p.requires_grad]
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                self._frozen.append(ref(parameter))
+                parameter.requires_grad_(False)
         if register:
             self.model.register_parameter(REGISTERED_NAME, self.v)
         if "torch._dynamo" in sys.modules:

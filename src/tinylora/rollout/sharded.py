@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from tinylora import world
+from tinylora.fsdp import in_step
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Completion, Engine, Sampling
 
@@ -40,7 +41,8 @@ class ShardedEngine:
         """As the engine's own."""
         places = range(len(prompts)) if places is None else places
         mine, here = world.share(prompts), world.share(list(places))
-        done = self.engine.generate(mine, num_samples, sampling, seed, here) if mine else []
+        with in_step(self.policy.model):
+            done = self.engine.generate(mine, num_samples, sampling, seed, here) if mine else []
         return world.gather(done)
 
 

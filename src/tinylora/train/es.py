@@ -24,6 +24,7 @@ from torch import Tensor
 from tinylora import world
 from tinylora.config import TrainConfig
 from tinylora.errors import RequestError
+from tinylora.fsdp import in_step
 from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.engine import Engine, Sampling
 from tinylora.rollout.sharded import ShardedEngine
@@ -234,8 +235,9 @@ def population_rollouts(
     with clock("rollout"):
         mine, places = world.share(prompts_P), world.share(range(len(prompts_P)))
         done = []
-        if mine:
-            done = engine.generate_population(mine, candidates, sampling, seed, places)
+        with in_step(engine.policy.model):
+            if mine:
+                done = engine.generate_population(mine, candidates, sampling, seed, places)
         completions_P_C = world.gather(done)
     with clock("grade"):
         return graded(problems_P, prompts_P, completions_P_C, text, grade)

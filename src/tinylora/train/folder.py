@@ -17,7 +17,7 @@ from tinylora.config import TrainConfig, flatten, load_recipe, settings_yaml, un
 from tinylora.errors import RequestError
 
 MAY_CHANGE = {
-    *("steps", "max_minutes", "checkpoint_every", "track", "output", "device"),
+    *("steps", "max_minutes", "checkpoint_every", "track", "output", "device", "fsdp"),
     *("rollout", "rollout_tolerance", "rollout_cache_gib", "rollout_timeout_s", "adapter_dir"),
 }
 

@@ -12,7 +12,6 @@ variance leaves the numbers as they are, Adam's momentum included.
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from tinylora import world
 from tinylora.config import TrainConfig
+from tinylora.fsdp import in_step
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Engine, Sampling
 from tinylora.tasks.task import Grade, Task, grader_of
@@ -43,7 +43,7 @@ from tinylora.train.batching import (
 from tinylora.train.loop import Outcome, run_steps
 from tinylora.train.metrics import NoLog, PhaseClock, RunLog
 from tinylora.train.optimizer import learning_rate_at, make_optimizer, step_clipped
-from tinylora.train.recompute import recomputed
+from tinylora.train.recompute import recomputing
 from tinylora.train.rollouts import (
     Rollouts,
     Text,
@@ -234,8 +234,8 @@ def learn(
     note_reference(policy, batch, config)
     for iteration in range(config.num_iterations):
         optimizer.zero_grad()
-        for part in batch.micro_batches(model):
-            with recomputed(model) if config.activation_checkpointing else nullcontext():
+        with recomputing(model, config), in_step(model, is_learning=True):
+            for part in batch.micro_batches(model):
                 logprobs_T = completion_logprobs(model, part, temperature)
                 batch.new_T[part.tokens] = logprobs_T.detach()
                 if iteration == 0:  # before any update: these are the old log-probabilities
@@ -256,9 +256,10 @@ def at_rest(
 ) -> dict[str, float]:
     """What `learn` would return of a batch that teaches nothing: it is looked at, and v rests."""
     note_reference(policy, batch, config)
-    for part in batch.micro_batches(policy.model):
-        logprobs_T = completion_logprobs(policy.model, part, config.temperature)
-        batch.old_T[part.tokens] = batch.new_T[part.tokens] = logprobs_T
+    with in_step(policy.model):
+        for part in batch.micro_batches(policy.model):
+            logprobs_T = completion_logprobs(policy.model, part, config.temperature)
+            batch.old_T[part.tokens] = batch.new_T[part.tokens] = logprobs_T
     world.add_up(batch.old_T, batch.new_T, batch.reference_T)
     compare(policy, engine, batch, config)
     rate = learning_rate_at(step, config)
@@ -270,7 +271,7 @@ def note_reference(policy: Policy, batch: Batch, config: TrainConfig) -> None:
     """Keep the base model's log-probabilities, where the KL is on."""
     if config.kl_coef == 0:
         return
-    with policy.reference():
+    with policy.reference(), in_step(policy.model):
         for part in batch.micro_batches(policy.model):
             batch.reference_T[part.tokens] = completion_logprobs(
                 policy.model, part, config.temperature
@@ -281,11 +282,12 @@ def compare(policy: Policy, engine: Engine, batch: Batch, config: TrainConfig) -
     """Stop where the engine's log-probabilities are not the trainer's of before the update."""
 
     def recompute(temperature: float) -> tuple[Tensor, Tensor]:
-        part = next(batch.micro_batches(policy.model), None)
-        if part is None:  # a process without rows has nothing to look at
-            return batch.old_T, batch.rollout_T
-        logprobs_T = completion_logprobs(policy.model, part, temperature)
-        return logprobs_T, batch.rollout_T[part.tokens]
+        with in_step(policy.model):
+            part = next(batch.micro_batches(policy.model), None)
+            if part is None:  # a process without rows has nothing to look at
+                return batch.old_T, batch.rollout_T
+            logprobs_T = completion_logprobs(policy.model, part, temperature)
+            return logprobs_T, batch.rollout_T[part.tokens]
 
     check_served(policy, engine, config, batch.old_T, batch.rollout_T, recompute)
 

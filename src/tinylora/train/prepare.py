@@ -20,6 +20,7 @@ from tinylora.models import (
     from_loaded,
     load_model,
     quantization_of,
+    resolved_dtype,
 )
 from tinylora.rollout.transformers import evaluation_mode, refuse_recurrent
 from tinylora.tasks import load_task
@@ -70,7 +71,8 @@ def prepare(
     maps = check_request(config, found, base.model, text.encode)
     with evaluation_mode(base.model):
         _check_gradient(maps)
-        check_model(base.model)
+        if not config.fsdp:  # then the sharded model is checked, before the first step
+            check_model(base.model)
     grade = None if reward is None else as_grade(reward, text.tokenize)
     training, held_out = hold_out(found, config)
 
@@ -131,6 +133,8 @@ def check_request(
 def _base(config: TrainConfig, model: Any, tokenizer: Any) -> Base:
     if model is None or isinstance(model, str):
         name = model or config.model
+        if config.fsdp:  # the device need not hold it: it gets its part after the attachment
+            return load_model(name, resolved_dtype(config.dtype, config.device), "cpu")
         return load_model(name, config.dtype, config.device, config.quantize)
     if config.quantize not in ("none", quantization_of(model)):
         raise RequestError(

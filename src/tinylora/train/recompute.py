@@ -5,16 +5,22 @@ models that answer are in evaluation mode, where Transformers' own switch does n
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from tinylora.config import TrainConfig
 from tinylora.errors import RequestError
 
 _SWITCHES = ("training", "gradient_checkpointing", "_gradient_checkpointing_func")
+
+
+def recomputing(model: Any, config: TrainConfig) -> AbstractContextManager[None]:
+    """`recomputed` where the settings ask for it."""
+    return recomputed(model) if config.activation_checkpointing else nullcontext()
 
 
 @contextmanager

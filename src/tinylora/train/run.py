@@ -7,6 +7,7 @@ what was measured.
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tinylora import world
-from tinylora.adapter.files import DTYPES, Store, rounding
+from tinylora.adapter.files import DTYPES, Store, read, rounding
 from tinylora.adapter.modules import LinearMap, linear_maps
 from tinylora.config import TrainConfig, flatten
 from tinylora.evaluate import summaries
+from tinylora.fsdp import check_processes, shard
 from tinylora.methods import METHODS, Trained
-from tinylora.policy import Policy
+from tinylora.models import place_of
+from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.engine import Engine
 from tinylora.rollout.transformers import evaluation_mode
 from tinylora.tasks.functions import RewardFunction
@@ -91,6 +94,8 @@ def train(
         console = (console or Console()) if world.is_main() else Console(quiet=True)
         if config.output is not None and not resume:
             check_free(new_folder(config, ""))  # before a large model is loaded
+        if config.fsdp:
+            check_processes()
         job = prepare(config, model, tokenizer, task, reward)
         return _run(job, resume, console, base)
 
@@ -108,18 +113,32 @@ def _run(
     if config.params is not None:
         console.print(_sharing(job))
     seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
-    with evaluation_mode(job.base.model), open_engine(job.config, job.base) as engine_of:
+    with (
+        evaluation_mode(job.base.model),
+        open_engine(job.config, job.base) as engine_of,
+        ExitStack() as attached,
+    ):
+        policy = METHODS[config.method].attach(job.base.model, config)
+        attached.callback(policy.detach)
+        if config.fsdp:
+            assert isinstance(policy, TinyLoraPolicy)  # as the settings have it
+            shard(policy.adapter, place_of(config.device))
         try:
-            before, saved, best = _train_and_save(job, engine_of, folder, resume, console, known)
+            before, saved, best = _train_and_save(
+                job, policy, engine_of(policy), folder, resume, console, known
+            )
         except KeyboardInterrupt:
             again = f'Go on with "tinylora train --resume --output {folder.path}".'
             raise KeyboardInterrupt(again) from None
+        present = policy if config.fsdp else None  # split weights give no factors a second time
+        if present is None:
+            attached.close()
         _say(console, f"Measuring what {folder.path} holds ...")
-        evaluations = {"base": before, "final": accuracy_of(job, engine_of, folder.path)}
+        evaluations = {"base": before, "final": accuracy_of(job, engine_of, folder.path, present)}
         if best is not None:
             is_last = best.step == _num_steps(folder)  # then both files hold the same numbers
             same = evaluations["final"] if is_last else None
-            evaluations["best"] = same or accuracy_of(job, engine_of, folder.best)
+            evaluations["best"] = same or accuracy_of(job, engine_of, folder.best, present)
     seconds = seconds_before + time.monotonic() - start
     summary = summarise(job, folder, evaluations, saved, best, seconds)
     if world.is_main():
@@ -149,8 +168,18 @@ def base_accuracy(
     return dict(base)
 
 
-def accuracy_of(job: Job, engine_of: EngineOf, folder: Path) -> dict[str, Any]:
-    """The same for what the folder's files hold."""
+def accuracy_of(
+    job: Job, engine_of: EngineOf, folder: Path, present: Trained | None = None
+) -> dict[str, Any]:
+    """The same for what the folder's files hold.
+
+    Args:
+        present: an adapter that is attached, and takes the file's numbers; None: the model is
+            bare, and everything is built anew from the file.
+    """
+    if present is not None:
+        present.load_state_dict({"v": read(folder).v})
+        return _measure(job, engine_of(present))
     policy = METHODS[job.config.method].load(job.base.model, folder, job.config)
     try:
         return _measure(job, engine_of(policy))
@@ -215,7 +244,8 @@ class Saved:
 
 def _train_and_save(
     job: Job,
-    engine_of: EngineOf,
+    policy: Trained,
+    engine: Engine,
     folder: RunFolder,
     resume: bool,
     console: Console,
@@ -223,25 +253,20 @@ def _train_and_save(
 ) -> tuple[dict[str, Any], Saved, Best | None]:
     """From the base model to the files of what was trained; returns the base's accuracy first."""
     store = job.config.store
-    policy = METHODS[job.config.method].attach(job.base.model, job.config)
-    try:
-        engine = engine_of(policy)
-        if world.is_main():
-            write_config(folder, job.config)
-        base = base_accuracy(job, engine, folder, console, known)
-        validation = _validation(job, engine)
-        _learn(job, policy, engine, folder, resume, console, validation)
-        saved = Saved(policy.num_trainable, _save(policy, folder.path, store))
-        if store != "fp32":
-            trained = torch.cat([p.detach().flatten() for p in policy.parameters()])
-            lost = rounding(trained, store).relative
-            console.print(f"Stored in {store}: rounding moved v by {lost:.2%} of |v|.")
-        best = None if validation is None else validation.best
-        if best is not None:
-            policy.load_state_dict(best.state)
-            _save(policy, folder.best, store)
-    finally:
-        policy.detach()
+    if world.is_main():
+        write_config(folder, job.config)
+    base = base_accuracy(job, engine, folder, console, known)
+    validation = _validation(job, engine)
+    _learn(job, policy, engine, folder, resume, console, validation)
+    saved = Saved(policy.num_trainable, _save(policy, folder.path, store))
+    if store != "fp32":
+        trained = torch.cat([p.detach().flatten() for p in policy.parameters()])
+        lost = rounding(trained, store).relative
+        console.print(f"Stored in {store}: rounding moved v by {lost:.2%} of |v|.")
+    best = None if validation is None else validation.best
+    if best is not None:
+        policy.load_state_dict(best.state)
+        _save(policy, folder.best, store)
     return base, saved, best
 
 

@@ -15,6 +15,7 @@ import torch
 from tinylora import world
 from tinylora.config import TrainConfig
 from tinylora.errors import RequestError, TinyLoraError
+from tinylora.fsdp import in_step
 from tinylora.policy import Policy, UntrainedPolicy
 from tinylora.rollout.engine import Engine, Sampling
 from tinylora.rollout.sharded import sharded
@@ -32,6 +33,7 @@ from tinylora.train.batching import (
 from tinylora.train.loop import Outcome, run_steps
 from tinylora.train.metrics import NoLog, PhaseClock, RunLog
 from tinylora.train.optimizer import make_optimizer, step_clipped
+from tinylora.train.recompute import recomputing
 from tinylora.train.rollouts import (
     SAMPLES_PER_STEP,
     Text,
@@ -107,13 +109,14 @@ def sft_step(
     num_tokens = sum(len(sample.completion) for sample in samples)
     max_tokens = config.micro_batch_tokens or default_micro_batch_tokens(model.device)
     optimizer.zero_grad()
-    total = torch.zeros(1)
+    total = torch.zeros(1, device=model.device)
     rows_of_all = sorted(pack(samples, 1), key=lambda row: -row.length)
-    for rows in split_rows(world.share(rows_of_all), max_tokens):
-        logprobs_T = completion_logprobs(model, collate(rows, model.device, model.dtype), 1.0)
-        loss = -logprobs_T.sum() / num_tokens
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += float(loss.detach())
+    with recomputing(model, config), in_step(model, is_learning=True):
+        for rows in split_rows(world.share(rows_of_all), max_tokens):
+            logprobs_T = completion_logprobs(model, collate(rows, model.device, model.dtype), 1.0)
+            loss = -logprobs_T.sum() / num_tokens
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
     world.add_up(total)
     return {
         "loss": float(total),
