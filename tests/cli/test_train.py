@@ -120,7 +120,16 @@ def test_a_dry_run_shows_everything_and_writes_nothing(
     assert "model.layers.*.mlp.down_proj" in printed
     assert "5 groups, tiled" in printed
     assert "Trains 5 numbers: 10 bytes in bf16." in printed
+    assert "weights (fp32)" in printed
+    assert "of N processes" not in printed
     assert not folder.exists()
+
+
+def test_a_dry_run_says_what_several_processes_would_hold(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *small, "--fsdp", f"--output={tmp_path / 'run'}", "--dry-run"]) == 0
+    assert "weights on each of N processes (fsdp)" in capsys.readouterr().out
 
 
 def test_the_dry_run_prints_settings_that_are_a_recipe(

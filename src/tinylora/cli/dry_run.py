@@ -17,12 +17,13 @@ from tinylora.models import (
 )
 from tinylora.tasks import load_task
 from tinylora.train.folder import check_free, check_same_run, new_folder
-from tinylora.train.prepare import check_request, resolve_budget
+from tinylora.train.memory import estimate, memory_table
+from tinylora.train.prepare import check_request, first_problems, resolve_budget
 from tinylora.train.tables import module_table, sharing_table
 
 
 def show(config: TrainConfig, resume: bool) -> None:
-    """Print settings, matched modules, the sharing table, and what the adapter weighs.
+    """Print settings, matched modules, the sharing table, the memory, and what the adapter weighs.
 
     Raises:
         RequestError: as the run itself would, for everything that shows without the weights.
@@ -43,6 +44,11 @@ def show(config: TrainConfig, resume: bool) -> None:
     console.print(module_table(maps, f"{len(maps)} modules of {config.model} matched"))
     if config.method in ("tinylora", "lora-xs"):
         console.print(sharing_table(maps, config.adapter)[1])
+    problems = [*task.test[: config.eval_problems], *first_problems(config, task)]
+    longest = max(len(encode(problem)) for problem in problems)
+    budget = config.max_new_tokens or task.max_new_tokens
+    memory = estimate(model, maps, config, num_trainable, longest, budget)
+    console.print(memory_table(memory, config))
     for note in task.notes:
         console.print(note, soft_wrap=True, highlight=False, markup=False)
     console.print(

@@ -22,6 +22,8 @@ from tinylora.models import check_context
 from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.engine import Completion, Sampling
 
+MAX_CACHE_TOKENS = 2**17  # rows times length
+
 
 class TransformersEngine:
     """Samples from `policy.model` inside `policy.rollout()`.
@@ -39,7 +41,7 @@ class TransformersEngine:
         policy: Policy,
         *,
         autocast: torch.dtype | None = None,
-        max_cache_tokens: int = 2**17,
+        max_cache_tokens: int = MAX_CACHE_TOKENS,
     ) -> None:
         refuse_recurrent(policy.model.config)
         self.policy = policy

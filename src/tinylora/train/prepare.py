@@ -124,7 +124,7 @@ def check_request(
     assign_groups([linear.name for linear in maps], settings.num_groups, settings.sharing)
     _check_rank(maps, settings.rank)
     training, held_out = hold_out(task, config)
-    problems = [*task.test[: config.eval_problems], *held_out, *_first_problems(config, training)]
+    problems = [*task.test[: config.eval_problems], *held_out, *first_problems(config, training)]
     prompts = [encode(problem) for problem in problems]
     check_context(model, prompts, config.max_new_tokens or task.max_new_tokens)
     return maps
@@ -188,7 +188,7 @@ def _check_gradient(maps: Sequence[LinearMap]) -> None:
             )
 
 
-def _first_problems(config: TrainConfig, task: Task) -> Sequence[Problem]:
+def first_problems(config: TrainConfig, task: Task) -> Sequence[Problem]:
     """All training problems, or of very many those that the first steps draw."""
     if len(task.train) <= MOST_PROMPTS:
         return task.train
