@@ -128,7 +128,7 @@ def test_a_dry_run_shows_everything_and_writes_nothing(
 def test_a_dry_run_says_what_several_processes_would_hold(
     small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", *small, "--fsdp", f"--output={tmp_path / 'run'}", "--dry-run"]) == 0
+    assert main(["train", *small, "--fsdp=true", f"--output={tmp_path / 'run'}", "--dry-run"]) == 0
     assert "weights on each of N processes (fsdp)" in capsys.readouterr().out
 
 

@@ -104,7 +104,7 @@ def test_two_processes_learn_what_one_learns(
 def test_two_processes_that_split_the_weights_learn_what_one_learns(
     alone: Path, tiny_folder: Path, task_name: str, tmp_path: Path
 ) -> None:
-    finish(launch(tmp_path / "two", tiny_folder, task_name, 2, "--fsdp"))
+    finish(launch(tmp_path / "two", tiny_folder, task_name, 2, "--fsdp=true"))
     assert torch.allclose(v_of(alone), v_of(tmp_path / "two"), atol=1e-6)
     summaries = [
         json.loads((folder / "summary.json").read_text()) for folder in (alone, tmp_path / "two")
