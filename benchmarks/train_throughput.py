@@ -32,6 +32,7 @@ from tinylora.train.rollouts import Rollouts
 
 SHAPES = {  # hidden, MLP, heads, key-value heads, blocks
     "block": (3584, 18944, 28, 4, 1),
+    "small": (1024, 4096, 16, 4, 6),
     "3B": (2048, 11008, 16, 2, 36),
     "7B": (3584, 18944, 28, 4, 28),
 }

@@ -15,7 +15,7 @@ the whole model into the host's memory before it keeps its part).
 Source: torch.distributed.fsdp.fully_shard; Zhao et al., 2304.11277.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,13 +70,14 @@ def shard(adapter: TinyLora, device: torch.device) -> None:
     adapter.v.data = adapter.v.data.to(device)
 
 
-def blocks_of(model: Any) -> list[torch.nn.Module]:
+def blocks_of(model: Any) -> Sequence[torch.nn.Module]:
     """The model's decoder blocks.
 
     Raises:
         RequestError: it has none.
     """
-    blocks = [m for m in model.base_model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    parts: list[torch.nn.Module] = list(model.base_model.modules())
+    blocks = [part for part in parts if isinstance(part, GradientCheckpointingLayer)]
     if not blocks:
         raise RequestError(
             f"fsdp = true, but {type(model).__name__} has no decoder blocks that Transformers "
