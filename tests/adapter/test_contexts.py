@@ -249,3 +249,14 @@ def test_quantised_layers_are_not_folded():
         adapter.folded().__enter__()
     expected, _ = adapted()
     assert torch.allclose(logits(model, tokens()), logits(expected, tokens()), atol=1e-5)
+
+
+def test_rows_follow_values_that_change_in_place():
+    model, adapter = adapted()
+    values = torch.zeros(len(tokens()), *adapter.v.shape)
+    with torch.no_grad(), adapter.per_row(values):
+        base = logits(model, tokens())
+        values += 1.0
+        moved, again = logits(model, tokens()), logits(model, tokens())
+    assert not torch.allclose(base, moved, atol=1e-4)
+    assert torch.equal(moved, again)
