@@ -11,7 +11,8 @@ from fractions import Fraction
 from itertools import chain
 
 from tinylora.rewards import quantities
-from tinylora.rewards.latex import ROW, key, split_top, tidy, tokens, unwrap
+from tinylora.rewards.intervals import LIST_WORD, is_condition, union
+from tinylora.rewards.latex import ROW, key, split_top, tidy, unwrap
 from tinylora.rewards.values import TooLarge, rounds_to
 
 Symbolic = Callable[[str, str], bool | None]
@@ -19,8 +20,6 @@ Symbolic = Callable[[str, str], bool | None]
 MAX_DEPTH = 6
 MAX_ITEMS = 64
 _RELATIONS = ("=", r"\approx", r"\equiv", r"\in")
-_ORDER = ("<", ">", r"\le", r"\ge")
-_LIST_WORD = re.compile(r"\s*,?\s*(?<![A-Za-z\\])(?:and|or|AND|OR)(?![A-Za-z])\s*,?\s*")
 _SYNONYMS = {
     "(-\\infty,\\infty)": (
         "all real numbers", "all reals", "real numbers",
@@ -72,7 +71,7 @@ def _equal(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> boo
 def _by_algebra(gold: str, answer: str, symbolic: Symbolic | None) -> bool | None:
     """What reading left open; a gold answer that reading understands is never "unreadable"."""
     answer = _in_case_of(gold, answer)
-    understood = _quantity(gold) is not None or _union(gold) is not None
+    understood = _quantity(gold) is not None or union(gold) is not None
     if understood and claims_more(gold, answer):
         return False
     decided = symbolic(_spelled_out(gold), answer) if symbolic else None
@@ -232,74 +231,12 @@ def _quantity_like(side: str, last: quantities.Quantity | None) -> bool:
 
 def _as_intervals(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
     """`-2 \\le x < 7`, `{x | -2 \\le x < 7}` and `[-2, 7)`; unions of them in any order."""
-    gold_parts, answer_parts = _union(gold), _union(answer)
+    gold_parts, answer_parts = union(gold), union(answer)
     if gold_parts is None or answer_parts is None or gold_parts == answer_parts == [gold, answer]:
         return None
-    if not any(_is_order(part) for part in (gold, answer)) and len(gold_parts) == 1:
+    if not any(is_condition(part) for part in (gold, answer)) and len(gold_parts) == 1:
         return None
     return _unordered(gold_parts, answer_parts, symbolic, depth)
-
-
-def _is_order(text: str) -> bool:
-    return len(split_top(_described(text), (*_ORDER, r"\ne"))) > 1
-
-
-def _union(text: str) -> list[str] | None:
-    """The intervals that a union or a condition in one variable stands for."""
-    parts = [
-        piece
-        for part in split_top(_described(text), (r"\cup",))
-        for piece in _LIST_WORD.split(part)
-    ]
-    intervals = [_intervals(_described(part)) for part in parts]
-    return None if [] in intervals else [*chain(*intervals)]
-
-
-def _intervals(text: str) -> list[str]:
-    r"""One interval, or the two that `x \ne 3` leaves; none where the text is neither."""
-    left_out = split_top(text, (r"\ne",))
-    if len(left_out) == 2 and re.fullmatch(r"[A-Za-z]", left_out[0]):
-        return [rf"(-\infty,{left_out[1]})", rf"({left_out[1]},\infty)"]
-    interval = _interval(text)
-    return [] if interval is None else [interval]
-
-
-def _described(text: str) -> str:
-    r"""The condition of `\{x | condition\}`, and the right side of `x \in S`."""
-    sides = split_top(text, (r"\in",))
-    if len(sides) == 2 and re.fullmatch(r"[A-Za-z]", sides[0]):
-        text = sides[1]
-    opening, inside, _ = unwrap(text)
-    head = re.match(r"\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:]\s*", inside)
-    return inside[head.end() :] if opening == r"\{" and head else text
-
-
-def _interval(text: str) -> str | None:
-    """An interval in brackets, from brackets or from a chain of inequalities in one letter."""
-    opening, inside, _ = unwrap(text)
-    if opening in ("(", "[") and opening and len(split_top(inside, (",",))) == 2:
-        return text
-    ends = split_top(text, _ORDER)
-    signs = [token for token in tokens(text) if token in _ORDER]
-    if len(ends) == 2 and re.fullmatch(r"[A-Za-z]", ends[1]):
-        ends, signs = ends[::-1], [_flipped(signs[0])]
-    if len(ends) == 2 and re.fullmatch(r"[A-Za-z]", ends[0]):
-        upward = signs[0] in (">", r"\ge")
-        closed = signs[0] in (r"\le", r"\ge")
-        low = ("[" if closed else "(") + ends[1] + r",\infty)"
-        high = r"(-\infty," + ends[1] + ("]" if closed else ")")
-        return low if upward else high
-    if len(ends) == 3 and re.fullmatch(r"[A-Za-z]", ends[1]):
-        if signs[0] in (">", r"\ge"):
-            ends, signs = ends[::-1], [_flipped(sign) for sign in signs[::-1]]
-        if all(sign in ("<", r"\le") for sign in signs):
-            left, right = ("[" if signs[0] == r"\le" else "("), ("]" if signs[1] == r"\le" else ")")
-            return f"{left}{ends[0]},{ends[2]}{right}"
-    return None
-
-
-def _flipped(sign: str) -> str:
-    return {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}[sign]
 
 
 def _as_lists(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
@@ -339,7 +276,7 @@ def _items(text: str) -> list[str]:
 
 def _split_words(text: str) -> list[str]:
     """At `and` and `or` outside brackets."""
-    return [text] if unwrap(text)[0] else _LIST_WORD.split(text)
+    return [text] if unwrap(text)[0] else LIST_WORD.split(text)
 
 
 def _plus_and_minus(item: str) -> list[str]:
