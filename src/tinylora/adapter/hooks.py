@@ -90,7 +90,7 @@ class AdaptedMap:
 
     def _cores_of(self, values: Tensor) -> Tensor:
         """R, mixed once where many adapters answer token after token with the same numbers."""
-        if values.dim() != 3 or values.requires_grad:
+        if values.dim() != 3 or values.requires_grad or torch.compiler.is_compiling():
             return self.mix(values)
         if self._cores is not None:
             known, version, R = self._cores
