@@ -35,6 +35,7 @@ from tinylora.train.grpo import (
 )
 from tinylora.train.metrics import RunLog
 from tinylora.train.optimizer import clipped_norm
+from tinylora.train.rollouts import sample_records
 
 SMALL: dict[str, Any] = {
     "steps": 4,
@@ -108,6 +109,15 @@ def test_every_step_is_recorded_in_full(tmp_path: Path) -> None:
     samples = [json.loads(x) for x in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert [s["step"] for s in samples] == [i for i in (1, 2, 3, 4) for _ in range(4)]
     assert set(samples[0]) == {"step", "prompt", "gold", "completion", "reward", "reason"}
+
+
+def test_a_sample_of_a_program_says_what_stood_around_it() -> None:
+    verdicts = [Verdict(1.0, "AC", {"sandbox": "none", "num_passed": 3}), Verdict(0.0, "wrong")]
+    problems, texts = [Problem("p", "g")] * 2, [["a"], ["b"]]
+    rollouts = Rollouts(problems, [[1]] * 2, [[], []], texts, [[v] for v in verdicts])
+    program, answer = sample_records(rollouts, step=5)
+    assert (program["reason"], program["sandbox"]) == ("AC", "none")
+    assert set(program) - set(answer) == {"sandbox"}
 
 
 def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:

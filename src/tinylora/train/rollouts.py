@@ -22,6 +22,7 @@ from tinylora.tasks.task import Grade, Problem, Task
 from tinylora.train.losses import has_variance
 
 MAX_UNJUDGED_SHARE = 0.05  # of a step's completions; beyond it the grader is broken, not the model
+STAMP = "sandbox"  # among the details of a verdict: what stood around a program that ran
 SAMPLES_PER_STEP = 4  # completions of each step that samples.jsonl keeps
 
 
@@ -155,7 +156,10 @@ def rollout_metrics(rollouts: Rollouts, task: Task) -> dict[str, float]:
 
 
 def sample_records(rollouts: Rollouts, step: int) -> list[dict[str, Any]]:
-    """The first completion of the step's first problems, for people to read."""
+    """The first completion of the step's first problems, for people to read.
+
+    Of programs each says whether a wall stood around it.
+    """
     shown = zip(rollouts.problems_P, rollouts.texts_P_G, rollouts.verdicts_P_G, strict=True)
     return [
         {
@@ -165,6 +169,7 @@ def sample_records(rollouts: Rollouts, step: int) -> list[dict[str, Any]]:
             "completion": texts[0],
             "reward": verdicts[0].score,
             "reason": verdicts[0].reason,
+            **{k: v for k, v in verdicts[0].details.items() if k == STAMP},
         }
         for problem, texts, verdicts in list(shown)[:SAMPLES_PER_STEP]
     ]
