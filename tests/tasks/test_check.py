@@ -103,6 +103,21 @@ def test_the_verb_names_what_cannot_be_graded_and_exits_with_1(
     assert "The train problems of task rows cannot be graded as they are" in said.err
 
 
+def test_the_verb_says_that_there_was_no_right_answer_to_try(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from tinylora import Problem, Task, Verdict\n"
+        "def make():\n"
+        "    problems = [Problem('1', ''), Problem('2', '')]\n"
+        "    return Task('blank', problems, problems, lambda gold, text: Verdict(0.0))\n"
+    )
+    assert main(["check-rewards", f"{path}:make"]) == 1
+    said = capsys.readouterr().err
+    assert "The train and the test problems of task blank bring no right answer to try" in said
+
+
 def test_the_verb_refuses_what_is_no_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-rewards", "gsm9k"]) == 2
     assert "Did you mean gsm8k?" in capsys.readouterr().err

@@ -53,6 +53,11 @@ def run(argv: Sequence[str]) -> None:
             console.print(_sentence(name, finding), soft_wrap=True, highlight=False, markup=False)
     console.print(table(task.name, found))
     broken = [name for name, checked in found.items() if not checked.is_gradable]
+    if broken and all(found[name].has_no_answers for name in broken):
+        raise TinyLoraError(
+            f"The {' and the '.join(broken)} problems of task {task.name} bring no right answer to "
+            "try, so nothing shows that one would score 1. Check data that has accepted answers."
+        )
     if broken:
         raise TinyLoraError(
             f"The {' and the '.join(broken)} problems of task {task.name} cannot be graded as they "

@@ -39,9 +39,14 @@ class Check:
     findings: list[Finding] = field(default_factory=list)
 
     @property
+    def has_no_answers(self) -> bool:
+        """Whether there was no right answer to try."""
+        return self.num_problems == self.num_without_answer
+
+    @property
     def is_gradable(self) -> bool:
         """Whether almost all problems are valid, and at least one right answer was tried."""
-        if self.num_problems == self.num_without_answer:
+        if self.has_no_answers:
             return False
         return (
             self.kinds["invalid"] <= MAX_INVALID_SHARE * self.num_problems
