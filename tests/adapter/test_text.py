@@ -122,6 +122,15 @@ def test_any_one_mistyped_character_is_caught():
                 text.decode(mistyped)
 
 
+def test_a_character_that_is_none_of_ascii_s_is_caught():
+    """A chat's own dash, a letter with an accent."""
+    _, adapter = trained()
+    line = adapter.to_text()
+    for wrong in ("é", "\u2013", "\0"):
+        with pytest.raises(RequestError, match="is a damaged text"):
+            text.decode(line[:20] + wrong + line[21:])
+
+
 def test_a_mistyped_beginning_is_no_adapter():
     _, adapter = trained()
     line = adapter.to_text()

@@ -10,7 +10,6 @@ the revision. Equal adapters may be texts that differ, where zlib compresses in 
 """
 
 import base64
-import binascii
 import itertools
 import json
 import math
@@ -159,7 +158,7 @@ def _bytes(text: str) -> bytes:
     digits = text.removeprefix(TEXT_PREFIX)
     try:
         data = base64.b64decode(digits + "=" * (-len(digits) % 4), altchars=b"-_", validate=True)
-    except binascii.Error:
+    except ValueError:  # also of a character that is none of ASCII's
         data = b""
     body, crc = data[:-CRC_BYTES], data[-CRC_BYTES:]
     is_canonical = base64.urlsafe_b64encode(data).decode().rstrip("=") == digits
