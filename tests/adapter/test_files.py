@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from test_layer import logits
 from tiny import config_of, model_of, tokens, values_like
@@ -180,6 +181,36 @@ def test_settings_that_cannot_be_read_are_refused(tmp_path, text, match):
         load(model_of(), tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("v", [torch.ones(13), torch.ones(1, 13, dtype=torch.int64)])
+def test_a_v_that_is_no_matrix_of_floats_is_refused(tmp_path, v):
+    _, adapter = trained()
+    adapter.save(tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    save_file({"v": v}, tmp_path / "a.safetensors", metadata)
+    with pytest.raises(
+        RequestError, match=r"holds a v of shape \(.* in torch\.\w+, but an adapter's"
+    ):
+        files.read(tmp_path / "a.safetensors")
+
+
+def test_a_setting_that_this_version_does_not_know_is_refused_with_the_file_s_name(tmp_path):
+    _, adapter = trained()
+    adapter.save(tmp_path / "a.safetensors")
+    data = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(data.replace(b"sharing", b"sherry?"))
+    with pytest.raises(
+        RequestError, match=r"a\.safetensors has settings .* sherry\? is no setting"
+    ):
+        files.read(tmp_path / "a.safetensors")
+
+
+def test_a_folder_that_peft_wrote_is_called_so(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(RequestError, match=r"holds what PEFT wrote.*tinylora import"):
+        files.read(tmp_path)
+
+
 def test_an_adapter_of_other_modules_is_refused_and_the_model_left_bare(tmp_path):
     """The weights are the base's, but the names are not."""
     _, adapter = trained(targets=("q_proj", "o_proj"))
@@ -205,8 +236,9 @@ def test_a_v_that_does_not_fit_its_settings_is_refused(tmp_path):
     model = model_of()
     match = r"this model: other shape of v \(in the file: \(4, 2\), here: \(4, 3\)\)\. Its"
     for force in (False, True):
-        with pytest.raises(RequestError, match=match):
+        with pytest.raises(RequestError, match=match) as refused:
             load(model, tmp_path / "a.safetensors", force=force)
+        assert "--force" not in str(refused.value)  # it would not help
     attach(model, config_of())
 
 

@@ -165,6 +165,16 @@ def test_the_names_of_both_bases_are_said(tmp_path):
     assert "(trained on one/base, this model is an/other)" in said
 
 
+def test_the_revisions_of_both_bases_are_said(tmp_path):
+    base = model_of()
+    base.config._name_or_path, base.config._commit_hash = "one/base", "a1" * 20
+    path = saved(tmp_path / "a.safetensors", base)
+    other = changed(base, lambda m: m.lm_head.weight[0].add_(1))
+    other.config._commit_hash = "b2" * 20
+    names = f"(trained on one/base at {'a1' * 20}, this model is one/base at {'b2' * 20})"
+    assert names in refusal(other, path)
+
+
 def test_forced_it_loads_with_a_warning_that_says_the_risk(tmp_path):
     base = model_of()
     path = saved(tmp_path / "a.safetensors", base)

@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 FILE_NAME = "adapter.safetensors"  # in a run folder
+PEFT_SETTINGS = "adapter_config.json"  # of every method that PEFT knows
 FORMAT = 1
 
 
@@ -66,6 +67,12 @@ def read(source: str | Path) -> AdapterFile:
     if text.is_text(name):
         return text.decode(name)
     path = _file(source)
+    if os.path.isfile(os.path.join(name, PEFT_SETTINGS)) and not path.is_file():
+        raise RequestError(
+            f"{name} holds what PEFT wrote, and no {FILE_NAME}: it is not an adapter of TinyLoRA's "
+            "numbers. Load it with PEFT; a checkpoint of PEFT's own TinyLoRA becomes one by "
+            '"tinylora import".'
+        )
     if not os.path.isfile(path):
         if not hub.is_hub_id(name):
             raise RequestError(
@@ -97,7 +104,23 @@ def _read_file(path: Path) -> AdapterFile:
             f"{', '.join(names[:3]) or 'no tensors'} and no settings. Give a file that "
             "adapter.save wrote."
         )
+    if v.dim() != 2 or v.dtype not in DTYPES.values():
+        raise RequestError(
+            f"{path} holds a v of shape {tuple(v.shape)} in {v.dtype}, but an adapter's is "
+            f"(num_groups, u) in {', '.join(DTYPES)}: something else wrote it. Give a file that "
+            "adapter.save wrote."
+        )
     return _decode(v, settings, path)
+
+
+def _config(settings: dict[str, Any], path: Path) -> AdapterConfig:
+    try:
+        return AdapterConfig(**settings)
+    except RequestError as error:
+        raise RequestError(
+            f"{path} has settings that this version does not take: {error} Install a newer "
+            "tinylora, or copy the file again."
+        ) from None
 
 
 def _encode(contents: AdapterFile, store: Store) -> bytes:
@@ -125,7 +148,7 @@ def _decode(v: Tensor, settings: str, path: Path) -> AdapterFile:
             )
         return AdapterFile(
             v=v,
-            config=AdapterConfig(**meta["config"]),
+            config=_config(meta["config"], path),
             modules=meta["modules"],
             left_out=tuple(meta["left_out"]),
             base=meta["base"],

@@ -44,10 +44,18 @@ def base_problem(model: nn.Module, contents: files.AdapterFile) -> str:
     mismatch = fingerprint.compare(contents.fingerprint, fingerprint.take(model))
     if mismatch is None:
         return ""
-    here, _ = fingerprint.identity(model)
-    names = [contents.base and f"trained on {contents.base}", here and f"this model is {here}"]
-    known = ", ".join(name for name in names if name)
+    bases = {
+        "trained on": (contents.base, contents.revision),
+        "this model is": fingerprint.identity(model),
+    }
+    names = {how: _named(*base) for how, base in bases.items()}
+    known = ", ".join(f"{how} {name}" for how, name in names.items() if name)
     return f"{mismatch.what}{f' ({known})' if known else ''}. {mismatch.cause} {mismatch.cure}"
+
+
+def _named(base: str, revision: str) -> str:
+    """A base model's name, with its commit where it has one."""
+    return f"{base} at {revision}" if base and revision else base
 
 
 def _check_base(model: nn.Module, contents: files.AdapterFile, name: str, force: bool) -> None:
@@ -62,11 +70,14 @@ def _check_modules(adapter: TinyLora, contents: files.AdapterFile, name: str, fo
             f"{name} does not fit what its settings give on this model: {'; '.join(differences)}. "
             "Its numbers would mean something else. Load the model that it was trained on"
             f"{f', {contents.base}' if contents.base else ''}.",
-            force and contents.v.shape == adapter.v.shape,
+            force,
+            can_be_forced=contents.v.shape == adapter.v.shape,
         )
 
 
-def _refuse(problem: str, force: bool) -> None:
+def _refuse(problem: str, force: bool, *, can_be_forced: bool = True) -> None:
+    if not can_be_forced:
+        raise RequestError(problem)
     if not force:
         raise RequestError(f"{problem} To load it all the same: force=True (--force); {RISK}.")
     warnings.warn(f"{problem} It is loaded all the same; {RISK}.", stacklevel=4)
