@@ -10,6 +10,7 @@ import torch
 from exports import adapter_of, logits, served
 from safetensors.torch import load_file, save_file
 from tiny import FAMILIES, GPT2_TARGETS, model_of, tokens
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tinylora.adapter import load
 from tinylora.config import SEVEN_MAPS
@@ -187,6 +188,13 @@ def test_another_base_model_is_refused(tmp_path: Path) -> None:
 def test_a_model_without_its_modules_is_refused(tmp_path: Path) -> None:
     checkpoint("qwen2", tmp_path)
     refused("adapts model.layers.0.* GPT2LMHeadModel does not have", tmp_path, model_of("gpt2"))
+
+
+def test_a_model_of_another_size_is_refused(tmp_path: Path) -> None:
+    checkpoint("qwen2", tmp_path)
+    sizes = model_of().config.to_dict() | {"hidden_size": 16, "intermediate_size": 24}
+    sentence = r"q_proj as a \(32, 32\) matrix, but this model's is \(16, 16\).*by --model"
+    refused(sentence, tmp_path, Qwen2ForCausalLM(Qwen2Config(**sizes)))
 
 
 def test_directions_that_the_base_does_not_define_are_refused(tmp_path: Path) -> None:

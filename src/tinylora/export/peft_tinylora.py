@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tinylora.adapter import TinyLora, attach
-from tinylora.adapter.modules import clean_name, linear_maps
+from tinylora.adapter.modules import LinearMap, clean_name, linear_maps
 from tinylora.atomic import new_folder
 from tinylora.config import SEVEN_MAPS, AdapterConfig
 from tinylora.errors import RequestError
@@ -211,8 +211,14 @@ def read_checkpoint(model: nn.Module, folder: Path) -> Checkpoint:
     groups = peft_groups(len(order), settings["weight_tying"])
     factors = {}
     for place, (name, group) in enumerate(zip(order, groups, strict=True)):
-        _check_linear(model, name)
+        linear = _linear(model, name)
         A, B = (_needed(tensors, f"{modules[name]}.tinylora_{key}", folder) for key in "AB")
+        if (B.shape[0], A.shape[1]) != (linear.d_out, linear.d_in):
+            raise RequestError(
+                f"The checkpoint in {folder} changes {name} as a ({B.shape[0]}, {A.shape[1]}) "
+                f"matrix, but this model's is ({linear.d_out}, {linear.d_in}): it was trained on "
+                "another one. Name that model by --model."
+            )
         v = _needed(tensors, f"base_model.tinylora_v.{group}", folder)
         P = tensors.get(f"{modules[name]}.tinylora_P")
         if P is None:
@@ -274,13 +280,14 @@ def _needed(tensors: Mapping[str, Tensor], key: str, folder: Path) -> Tensor:
     return tensors[key]
 
 
-def _check_linear(model: nn.Module, name: str) -> None:
+def _linear(model: nn.Module, name: str) -> LinearMap:
     modules = {clean_name(key): module for key, module in model.named_modules()}
     if isinstance(modules[name], nn.Embedding):
         raise RequestError(
             f"The checkpoint adapts {name}, an embedding, and an adapter of ours acts on linear "
             "maps alone. Train it again without that module."
         )
+    return next(linear for linear in linear_maps(model, (name,)) if linear.name == name)
 
 
 def _drawn(seed: int, u: int, rank: int) -> Tensor:
