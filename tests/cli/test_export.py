@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tinylora.models import load_model
 pytestmark = pytest.mark.filterwarnings(  # peft 0.21's
     "ignore:`is_gradient_checkpointing`:FutureWarning"
 )
+WEIGHTS = shutil.ignore_patterns("*.safetensors")
 FORMATS = ("lora", "merged", "gguf", "peft-tinylora")
 
 
@@ -111,6 +113,33 @@ def test_an_adapter_s_text_is_exported_too(
     assert f"`tinylora export {text} --to lora" in (folder / "README.md").read_text()
 
 
+def test_a_forced_export_claims_no_accuracy(
+    exported: Any, finished_run: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """On other weights the run's accuracy does not hold."""
+    other = bare(tiny_folder)
+    with torch.no_grad():
+        other.model.norm.weight.mul_(2)
+    other.save_pretrained(tmp_path / "other")
+    shutil.copytree(tiny_folder, tmp_path / "other", dirs_exist_ok=True, ignore=WEIGHTS)
+    with pytest.warns(UserWarning, match="loaded all the same"):
+        folder = exported("lora", f"--model={tmp_path / 'other'}", "--force")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "| base model | other |" in card
+    assert "accuracy on" not in card
+    assert "For `other` write the folder of the base model." in card
+
+
+def test_another_file_in_a_run_s_folder_claims_no_accuracy(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    from tinylora.export.card import run_summary
+
+    assert run_summary(finished_run / "adapter.safetensors") == run_summary(finished_run) != {}
+    assert run_summary(finished_run / "mine.safetensors") == {}
+    assert run_summary(f"  tl1:{'A' * 5000}") == {}
+
+
 def test_a_base_on_the_hub_is_in_the_metadata(
     finished_run: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -126,6 +155,7 @@ def test_a_base_on_the_hub_is_in_the_metadata(
     assert meta["base_model_relation"] == "adapter"
     assert "accuracy on" not in card
     assert 'from_pretrained("Qwen/Qwen2.5-0.5B-Instruct")' in card
+    assert "the folder of the base model" not in card
 
 
 def test_a_checkpoint_of_peft_becomes_a_file(

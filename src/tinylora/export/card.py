@@ -9,10 +9,13 @@ from typing import Any
 
 import yaml
 
-from tinylora.adapter import TinyLora
+from tinylora.adapter import TinyLora, files
+from tinylora.adapter.fingerprint import compare
+from tinylora.adapter.text import is_text
 from tinylora.errors import RequestError
 
 CARD = "README.md"
+UNNAMED = "BASE_MODEL"
 LONGEST_TEXT = 400  # an adapter of more numbers is not spelled out
 PAPER = "[arXiv 2602.04118](https://arxiv.org/abs/2602.04118)"
 
@@ -55,8 +58,7 @@ def write_card(
     """Write README.md into `folder`, which is to become `exported.folder`.
 
     Args:
-        source: what the adapter was loaded from; beside a `summary.json` the accuracy is that of
-            its run.
+        source: what the adapter was loaded from; that of a run gives the run's accuracies.
     """
     text = "\n\n".join(
         [
@@ -65,9 +67,11 @@ def write_card(
             f"Made with tinylora (TinyLoRA, {PAPER}): every adapted matrix W of the base model "
             f"answers as W + U S R V^T, where U, S, V come from W itself and R from "
             f"{adapter.num_trainable} trained numbers.",
-            _table([*_facts(kind, adapter, exported, source), *_accuracies(source)]),
+            _table([*_facts(kind, adapter, exported, source), *_accuracies(adapter, source)]),
             *exported.notes,
-            f"## How to load it\n\n```{_code(kind, adapter, exported)}\n```\n",
+            "## How to load it",
+            *_where(kind, adapter),
+            f"```{_code(kind, adapter, exported)}\n```\n",
         ]
     )
     (folder / CARD).write_text(text, encoding="utf-8")
@@ -80,9 +84,13 @@ def _front_matter(kind: Kind, adapter: TinyLora) -> str:
         "tags": ["tinylora", kind.to],
     }
     base = adapter.base[0]
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", base):  # the hub takes nothing else
+    if _is_on_the_hub(base):  # it takes nothing else
         meta = {"base_model": base, "base_model_relation": kind.relation, **meta}
     return f"---\n{yaml.safe_dump(meta, sort_keys=False)}---"
+
+
+def _is_on_the_hub(base: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None
 
 
 def _base(adapter: TinyLora) -> str:
@@ -93,11 +101,15 @@ def _facts(
     kind: Kind, adapter: TinyLora, exported: Exported, source: str | Path | None
 ) -> list[tuple[str, str]]:
     config, (_, revision) = adapter.config, adapter.base
-    groups = len(adapter.modules_by_group)
+    num_groups = len(adapter.modules_by_group)
+    groups = f"{num_groups} group{'s' * (num_groups > 1)}"
     text = adapter.to_text()
     return [
         ("base model", _base(adapter) + (f" at {revision}" if revision else "") + _layers(adapter)),
-        ("method", f"TinyLoRA: u = {config.u} in {groups} groups, frozen rank {config.rank}"),
+        (
+            "method",
+            f"TinyLoRA: u = {config.u} in {groups}, frozen rank {config.rank}",
+        ),
         ("numbers", str(adapter.num_trainable)),
         ("adapted maps", f"{len(adapter.maps)} (layers: {config.layers})"),
         ("left out", ", ".join(adapter.left_out) or "none"),
@@ -117,13 +129,15 @@ def _layers(adapter: TinyLora) -> str:
 def _command(kind: Kind, exported: Exported, source: str | Path | None) -> str:
     """Paths by their last part: a card tells nobody how its author's folders are called."""
     text = "ADAPTER" if source is None else str(source)
-    name = text if text.startswith("tl1:") else Path(text).name
+    name = text.strip() if is_text(text) else Path(text).name
     return f"tinylora export {name} --to {kind.to} --out {exported.folder.name}"
 
 
-def _accuracies(source: str | Path | None) -> list[tuple[str, str]]:
-    """Of the run that trained the adapter, where it says them."""
+def _accuracies(adapter: TinyLora, source: str | Path | None) -> list[tuple[str, str]]:
+    """Of the run that trained the adapter, where it says them; on another base they do not hold."""
     summary = run_summary(source)
+    if summary and compare(files.read(str(source)).fingerprint, adapter.fingerprint):
+        return []
     rows = []
     for name, key in (("greedy", "accuracy"), ("sampled", "accuracy_sampled")):
         base, final = (summary.get(f"{when}_{key}") for when in ("base", "final"))
@@ -135,9 +149,11 @@ def _accuracies(source: str | Path | None) -> list[tuple[str, str]]:
 
 def run_summary(source: str | Path | None) -> Mapping[str, Any]:
     """`summary.json` of the run that an adapter lies in; empty where there is none."""
-    if source is None or str(source).startswith("tl1:"):
+    if source is None or is_text(str(source)):
         return {}
     path = Path(source)
+    if not path.is_dir() and path.name != files.FILE_NAME:  # a run has one that was measured
+        return {}
     file = (path if path.is_dir() else path.parent) / "summary.json"
     if not file.is_file():
         return {}
@@ -156,6 +172,18 @@ def _table(rows: list[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def _where(kind: Kind, adapter: TinyLora) -> list[str]:
+    """What to write for a base model that no engine finds by its name."""
+    base = adapter.base[0]
+    if "BASE" not in kind.how or _is_on_the_hub(base):
+        return []
+    if base == "pocket":
+        return [
+            "`pocket` is in tinylora: write the folder `tinylora.pocket.model_folder()` for it."
+        ]
+    return [f"For `{base or UNNAMED}` write the folder of the base model."]
+
+
 def _code(kind: Kind, adapter: TinyLora, exported: Exported) -> str:
-    base = adapter.base[0] or "BASE_MODEL"
+    base = adapter.base[0] or UNNAMED
     return kind.how.replace("BASE", base).replace("FOLDER", exported.folder.name)
