@@ -35,6 +35,16 @@ def test_after_a_failure_the_old_file_is_there_and_nothing_half_written(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_where_a_folder_should_be_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    where = tmp_path / "file" / "new"
+    monkeypatch.setattr("tinylora.cli.inspect.run", lambda argv: write_atomically(where, b""))
+    assert main(["inspect", "pocket"]) == 1
+    assert capsys.readouterr().err.startswith("tinylora inspect: File exists")
+
+
 def test_a_full_disk_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

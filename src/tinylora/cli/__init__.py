@@ -13,7 +13,7 @@ from tinylora.errors import RequestError, TinyLoraError
 
 DISK_ERRORS = (  # what a full disk, a folder without rights or a path that cannot be says
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
-    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
 )  # fmt: skip
 VERBS = {
     "train": "train a few numbers on a task, and measure what they did",

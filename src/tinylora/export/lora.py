@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tinylora.adapter import TinyLora
-from tinylora.adapter.files import DTYPES, Store
+from tinylora.adapter.files import DTYPES, PEFT_SETTINGS, Store
 from tinylora.adapter.hooks import AdaptedMap
 from tinylora.adapter.modules import clean_name
 from tinylora.atomic import new_folder
@@ -40,7 +40,7 @@ model = PeftModel.from_pretrained(base, "FOLDER")
 ```sh
 vllm serve BASE --enable-lora --max-lora-rank 8 --lora-modules tiny=FOLDER""",
 )
-WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS, SETTINGS = "adapter_model.safetensors", PEFT_SETTINGS
 
 
 def to_lora(
