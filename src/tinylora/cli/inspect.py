@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tinylora.config import AdapterConfig
 
 MANY_WEIGHTS = 10**9
+MODEL_SETTINGS = ("rank", "num_groups", "sharing", "targets")
 DESCRIPTION = """What a model offers to adapt, or what an adapter file holds."""
 
 
@@ -86,11 +87,17 @@ class Options:
 def run(argv: Sequence[str]) -> None:
     """Run the verb."""
     options = parse(Options, argv, "inspect", DESCRIPTION)
-    from tinylora.adapter.files import FILE_NAME
+    from tinylora.adapter.files import FILE_NAME, PEFT_SETTINGS
     from tinylora.adapter.text import is_text
 
     what = os.path.expanduser(options.what)
-    if is_text(what) or os.path.isfile(what) or os.path.isfile(os.path.join(what, FILE_NAME)):
+    held = [os.path.isfile(os.path.join(what, name)) for name in (FILE_NAME, PEFT_SETTINGS)]
+    if is_text(what) or os.path.isfile(what) or any(held):
+        if chosen := chosen_settings(options):
+            raise RequestError(
+                f"--{next(iter(chosen)).replace('_', '-')} is for a model, but {options.what} is "
+                "an adapter, whose settings are in it. Leave it out."
+            )
         show_adapter(what, options.model)
     elif os.path.isfile(os.path.join(what, "config.yaml")):
         raise RequestError(
@@ -101,6 +108,12 @@ def run(argv: Sequence[str]) -> None:
         raise RequestError(f"There is no adapter file {what}. Give a file, or a run folder.")
     else:
         show_model_or_hub_adapter(options)
+
+
+def chosen_settings(options: Options) -> dict[str, str]:
+    """Those of an adapter to be, as far as they were given."""
+    values = {name: getattr(options, name) for name in MODEL_SETTINGS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def show_model_or_hub_adapter(options: Options) -> None:
@@ -189,11 +202,14 @@ def show_model(options: Options) -> None:
     from tinylora.models import load_skeleton
     from tinylora.train.tables import module_table, sharing_table
 
-    names = ("rank", "num_groups", "sharing", "targets")
-    chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    config = AdapterConfig(**chosen)
+    config = AdapterConfig(**chosen_settings(options))
     quieten(options.what)
     model = load_skeleton(options.what)
+    if options.model is not None:
+        raise RequestError(
+            f"--model {options.model} names the base that an adapter is checked against, but "
+            f"{options.what} is a model itself. Leave --model out."
+        )
     note = None
     try:
         maps = linear_maps(model, config.targets, config.layers)
