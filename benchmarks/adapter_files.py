@@ -1,7 +1,7 @@
 """An adapter from scratch, from its file, on disk and in memory: ours against PEFT's TinyLoRA.
 
-    python benchmarks/adapter_files.py                    # Qwen2.5-1.5B's shape, 28 blocks
-    python benchmarks/adapter_files.py --blocks 4         # the same blocks, fewer of them
+    python benchmarks/adapter_files.py                           # Qwen2.5-1.5B's 28 blocks
+    python benchmarks/adapter_files.py --shape 7B --blocks 1     # one of Qwen2.5-7B's
 
 The base has random bf16 weights whose leading singular values decay (k^-0.3 over a Gaussian
 floor, as `benchmarks/factors.py` makes them). Every figure comes from a process of its own: the
@@ -30,14 +30,11 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 from tinylora import AdapterConfig, attach, load
 from tinylora.config import SEVEN_MAPS
 
-SHAPE = {
-    "hidden_size": 1536,
-    "intermediate_size": 8960,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 2,
-    "vocab_size": 32768,  # of 151,936: no adapter touches the embeddings
-    "tie_word_embeddings": True,
+SHAPES = {  # hidden, MLP, heads, key-value heads
+    "1.5B": (1536, 8960, 12, 2),
+    "7B": (3584, 18944, 28, 4),
 }
+VOCABULARY = 32768  # of 151,936: no adapter touches the embeddings
 PARTS = ("ours attach", "ours load, cold", "ours load, warm", "peft attach", "peft load")
 
 
@@ -47,8 +44,8 @@ def main() -> None:
         print(json.dumps(measure(options.part, Path(options.folder))))
         return
     with tempfile.TemporaryDirectory() as folder:
-        write_base(Path(folder) / "base", options.blocks)
-        print(_machine(options.blocks))
+        write_base(Path(folder) / "base", options.shape, options.blocks)
+        print(_machine(options.shape, options.blocks))
         results = {part: _in_a_process(part, folder) for part in PARTS}
     for part, found in results.items():
         size = f"{found['bytes']:>12,} bytes" if "bytes" in found else " " * 18
@@ -61,9 +58,19 @@ def main() -> None:
     print(f"bytes on disk: {peft['bytes'] / ours['bytes']:.0f} times fewer")
 
 
-def write_base(folder: Path, blocks: int) -> None:
+def write_base(folder: Path, shape_name: str, blocks: int) -> None:
     """The base model as a folder; each kind of weight is made once and permuted for each block."""
-    model = Qwen2ForCausalLM(Qwen2Config(num_hidden_layers=blocks, **SHAPE)).bfloat16()
+    hidden, mlp, heads, kv_heads = SHAPES[shape_name]
+    config = Qwen2Config(
+        hidden_size=hidden,
+        intermediate_size=mlp,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        num_hidden_layers=blocks,
+        vocab_size=VOCABULARY,
+        tie_word_embeddings=True,
+    )
+    model = Qwen2ForCausalLM(config).bfloat16()
     made: dict[tuple[int, int], Any] = {}
     generator = torch.Generator().manual_seed(0)
     for name, module in model.named_modules():
@@ -144,12 +151,12 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
-def _machine(blocks: int) -> str:
+def _machine(shape: str, blocks: int) -> str:
     import peft
     import transformers
 
     return (
-        f"{blocks} blocks of Qwen2.5-1.5B's shape, bf16, u = 13, all tied; torch "
+        f"{blocks} blocks of Qwen2.5-{shape}'s shape, bf16, u = 13, all tied; torch "
         f"{torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}, "
         f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
     )
@@ -157,6 +164,7 @@ def _machine(blocks: int) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="1.5B")
     parser.add_argument("--blocks", type=int, default=28)
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
