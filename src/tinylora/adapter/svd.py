@@ -23,6 +23,7 @@ VALUE_ERROR = 1e-6  # the relative residual at which values and their gaps are b
 LARGE = 2**20  # elements from which on a rough start in fp32 pays
 BLOCK = 16
 MAX_BLOCKS = 40
+WHOLE = 2**25  # elements up to which half-precision weights are converted once: 128 MiB
 TINY = 1e-300
 SLAB = 256  # rows of W that are converted at a time: they stay in the processor's cache
 
@@ -63,6 +64,8 @@ def truncated_svd(W: Tensor, rank: int, subspace: str = "top") -> Factors:
             "singular directions. Use a smaller rank, or leave such modules out of targets."
         )
     T = W if W.shape[0] >= W.shape[1] else W.mT  # tall: (m, n), m >= n
+    if T.dtype.itemsize < 4 and T.numel() <= WHOLE:
+        T = T.float()  # exact; else slabs are converted at each of some nine passes
     found = _krylov(T, rank) if subspace == "top" else None
     method = "full" if found is None else "krylov"
     left, values, right, edge_gap, residual = found or _full(T, rank, subspace)
