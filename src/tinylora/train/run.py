@@ -97,6 +97,8 @@ def train(
         if config.fsdp:
             check_processes()
         job = prepare(config, model, tokenizer, task, reward)
+        if config.params is not None:
+            console.print(_sharing(job))
         return _run(job, resume, console, base)
 
 
@@ -110,8 +112,6 @@ def _run(
     world.wait()  # until every process has looked, nothing is written
     for note in job.task.notes:
         _say(console, note)
-    if config.params is not None:
-        console.print(_sharing(job))
     seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
     with (
         evaluation_mode(job.base.model),
@@ -163,7 +163,7 @@ def base_accuracy(
     if base is None:
         _say(console, f"Measuring the base model on {len(job.exam.problems)} test problems ...")
         base = _measure(job, engine)
-    if world.is_main():
+    if world.is_main() and not folder.base.is_file():
         write_json(folder.base, base)
     return dict(base)
 
