@@ -110,7 +110,7 @@ def run(argv: Sequence[str]) -> None:
         show_model_or_hub_adapter(options)
 
 
-def chosen_settings(options: Options) -> dict[str, str]:
+def chosen_settings(options: Options) -> dict[str, Any]:
     """Those of an adapter to be, as far as they were given."""
     values = {name: getattr(options, name) for name in MODEL_SETTINGS}
     return {name: value for name, value in values.items() if value is not None}
