@@ -13,6 +13,7 @@ and names of functions alone. No file can grow. Not covered: a verifier that is 
 import ast
 import inspect
 import json
+import os
 import re
 import resource
 import signal
@@ -38,9 +39,11 @@ def main(generator: str, cpu_s: float) -> None:
     from reasoning_gym.factory import DATASETS  # type: ignore[import-untyped]
     from reasoning_gym.utils import SYSTEM_PROMPTS  # type: ignore[import-untyped]
 
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # some generators print
     harmless(DATASETS[generator][0])
     made: dict[tuple[int, int], Any] = {}
-    print(json.dumps("ready"), flush=True)
+    print(json.dumps("ready"), file=channel, flush=True)
     for line in sys.stdin:
         question = json.loads(line)
         key = question["seed"], question["size"]
@@ -53,7 +56,7 @@ def main(generator: str, cpu_s: float) -> None:
             signal.setitimer(signal.ITIMER_PROF, 0)
         else:
             said = {**shown(entry), "system": SYSTEM_PROMPTS["default"].strip()}
-        print(json.dumps(said), flush=True)
+        print(json.dumps(said), file=channel, flush=True)
 
 
 def shown(entry: Any) -> dict[str, Any]:
