@@ -54,6 +54,7 @@ def joined() -> Iterator[None]:
     dist.init_process_group("nccl" if is_gpu else "gloo", timeout=PATIENCE)
     try:
         yield
+        wait()  # gloo may abort a rank that takes the group down while another still uses it
     finally:
         dist.destroy_process_group()
 

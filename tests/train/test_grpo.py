@@ -412,6 +412,10 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
         signal.raise_signal(signal.SIGINT)
         return [WRONG] * len(texts)
 
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, grade=grade)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs may be deaf to it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, grade=grade)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not (tmp_path / "metrics.jsonl").exists()
