@@ -79,6 +79,15 @@ def test_a_literal_is_read_as_one(insertion: Task) -> None:
     assert scores(insertion, problem, problem.solution or "", listed) == [1.0, 0.1]
 
 
+def test_an_answer_that_its_verifier_does_not_read_is_wrong() -> None:
+    """This verifier raises on what is no number, and takes the gold answer."""
+    task = load_task("rg:prime_factorization")
+    problem = task.train[0]
+    unread, right = verdicts(task, problem, "<answer>two</answer>", problem.solution or "")
+    assert (unread.score, unread.reason) == (0.0, "not in a form that the verifier reads")
+    assert right.score == 1.0
+
+
 def test_an_answer_too_much_for_the_verifier_is_wrong_and_the_next_is_judged(
     countdown: Task,
 ) -> None:

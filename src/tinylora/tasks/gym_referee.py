@@ -66,7 +66,8 @@ def shown(entry: Any) -> dict[str, Any]:
 
 
 def judged(data_set: Any, answer: str, entry: Any) -> dict[str, Any]:
-    """Score and reason; what goes wrong in the verifier is not the answer's fault."""
+    """Score and reason. A verifier that fails on the answer and takes the gold one has met a form
+    that it does not read, which is the answer's fault; one that fails on both is broken."""
     if len(answer) > MAX_ANSWER:
         return {"score": 0.0, "reason": "too long"}
     try:
@@ -76,8 +77,17 @@ def judged(data_set: Any, answer: str, entry: Any) -> dict[str, Any]:
     except (MemoryError, RecursionError):
         return {"score": 0.0, "reason": TOO_MUCH}
     except Exception as error:
+        if _takes_gold(data_set, entry):
+            return {"score": 0.0, "reason": "not in a form that the verifier reads"}
         return {"failure": f"the verifier failed ({type(error).__name__}: {error})"}
     return {"score": score, "reason": "right" if score >= 1 else "partly" if score else "wrong"}
+
+
+def _takes_gold(data_set: Any, entry: Any) -> bool:
+    try:
+        return float(data_set.score_answer(entry["answer"], entry)) >= 1
+    except Exception:
+        return False
 
 
 def harmless(data_set: type[Any]) -> None:
