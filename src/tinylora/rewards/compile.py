@@ -6,7 +6,6 @@ are the ones that contest solutions were written for.
 """
 
 import hashlib
-import re
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ _FILE_BYTES = 64 << 20
 _TMP_BYTES = 128 << 20
 _MESSAGE_CHARS = 2000
 _KEPT_BYTES = 256 << 20
-_HOST_FAULT = re.compile(r"Cannot create temporary file|Killed signal terminated program")
+_NO_ROOM = "Cannot create temporary file"
+_KILLED = "Killed signal terminated program"
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _compile(
         ended = box.run(b"", limits)
     said = ended.errors.decode(errors="replace")
     _check_host(ended, said, cpu_s)
-    if ended.why != "exit":
+    if ended.why != "exit" or _was_killed(ended, said):
         said = f"g++ was stopped after {ended.cpu_s:.1f} s of CPU time. {said}"
     elif ended.status != 0 and not said:
         said = f"g++ ended with status {ended.status}"
@@ -93,10 +93,16 @@ def _check_host(ended: Ended, said: str, cpu_s: float) -> None:
     """A source that does not compile is the model's fault; what follows is not."""
     if ended.why == "wall" and ended.cpu_s < cpu_s / 2:
         raise BoxFailure(f"g++ got {ended.cpu_s:.1f} s of CPU time in {ended.wall_s:.0f} s")
-    if ended.status != 0 and _HOST_FAULT.search(said):
+    is_killed_by_host = _was_killed(ended, said) and ended.cpu_s < cpu_s
+    if is_killed_by_host or (ended.status != 0 and _NO_ROOM in said):
         raise BoxFailure(f"g++ could not work: {' '.join(said.split())[:300]}")
     if ended.why == "exit" and ended.status == 0 and not ended.product:
         raise BoxFailure("g++ said that all was well, but there is no program")
+
+
+def _was_killed(ended: Ended, said: str) -> bool:
+    """g++ outlived the compiler proper: at that one's CPU limit, or by the host's want of memory."""
+    return ended.status != 0 and _KILLED in said
 
 
 def _stage(source: bytes, standard: str, mechanism: Mechanism) -> Stage:
