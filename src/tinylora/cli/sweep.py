@@ -12,7 +12,8 @@ from tinylora.cli.options import parse
 from tinylora.errors import RequestError
 
 DESCRIPTION = """Run every point of a grid on every seed; each run is a folder. What is done is
-skipped, so the same command goes on after an interruption and takes up what failed."""
+skipped, so the same command goes on after an interruption and takes up what failed; grids of one
+recipe that are given one DIR share the runs that they have in common."""
 
 
 @dataclass

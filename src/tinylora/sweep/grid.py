@@ -52,12 +52,12 @@ class Run:
     point: Point
     rate: float | None
     seed: int
-    common: Mapping[str, Any]  # what all runs of the grid share
+    grid: "Grid"
 
     @property
     def settings(self) -> dict[str, Any]:
         rate = {} if self.rate is None else {"learning_rate": self.rate}
-        return {**combine(self.common, self.point.settings), **rate, "seed": self.seed}
+        return {**combine(self.grid.common, self.point.settings), **rate, "seed": self.seed}
 
     @property
     def config(self) -> TrainConfig:
@@ -65,11 +65,11 @@ class Run:
 
     @property
     def folder_name(self) -> str:
-        """Readable, and different for different settings."""
-        rate = {} if self.rate is None else {"lr": self.rate}
-        shown = {**self.point.settings, **rate, "seed": self.seed}
+        """Readable, different for different settings, and the same in every grid of a recipe."""
+        settings, recipe = self.settings, self.grid.recipe
+        shown = {k: v for k, v in sorted(settings.items()) if k not in recipe or recipe[k] != v}
         slug = re.sub(r"[^\w.=,-]+", "-", ",".join(f"{k}={v}" for k, v in shown.items()))
-        text = json.dumps(self.settings, sort_keys=True, default=str)
+        text = json.dumps(settings, sort_keys=True, default=str)
         return f"{slug[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -79,7 +79,8 @@ class Grid:
 
     name: str
     figure: str
-    common: dict[str, Any]
+    recipe: dict[str, Any]  # settings from the recipe alone
+    common: dict[str, Any]  # those and the grid's: what all runs share
     points: tuple[Point, ...]
     seeds: tuple[int, ...]
     rate_seeds: tuple[int, ...]
@@ -89,7 +90,7 @@ class Grid:
     def first_runs(self) -> list[Run]:
         """All that can run at once: every rate on its seeds, and points without a choice."""
         return [
-            Run(point, rate, seed, self.common)
+            Run(point, rate, seed, self)
             for point in self.points
             for rate in point.rates
             for seed in (self.rate_seeds if len(point.rates) > 1 else self.seeds)
@@ -98,7 +99,7 @@ class Grid:
     def later_runs(self, best: Mapping[str, float | None]) -> list[Run]:
         """The other seeds, with the best rate of each point (by its name)."""
         return [
-            Run(point, best[point.name], seed, self.common)
+            Run(point, best[point.name], seed, self)
             for point in self.points
             if len(point.rates) > 1 and point.name in best
             for seed in self.seeds
@@ -122,6 +123,7 @@ def load_grid(path: str | Path) -> Grid:
     grid = Grid(
         path.stem,
         str(held.get("figure", path.stem)),
+        recipe,
         common,
         points,
         seeds,

@@ -13,7 +13,6 @@ from tinylora.errors import RequestError
 from tinylora.sweep import runs
 from tinylora.sweep.grid import Grid, Run
 
-RECORDS = "records.jsonl"
 KEPT = (
     "model", "model_parameters", "num_modules", "method", "algorithm", "u", "num_groups",
     "base_accuracy", "final_accuracy", "base_accuracy_sampled", "final_accuracy_sampled",
@@ -27,7 +26,7 @@ Record = dict[str, Any]
 def write_records(
     grid: Grid, wanted: Sequence[Run], everything: Sequence[Run], folder: Path
 ) -> None:
-    """`records.jsonl` of a sweep folder: the runs that figures show, and the rates beside them."""
+    """GRID.jsonl of a sweep folder: the runs that figures show, and the rates beside them."""
     shown = {run.folder_name for run in wanted}
     lines = []
     for run in sorted(everything, key=lambda run: run.folder_name):
@@ -35,7 +34,7 @@ def write_records(
         if runs.state(place) == "done":
             record = _record(grid, run, place)
             lines.append(json.dumps({**record, "is_best_rate": run.folder_name in shown}))
-    write_atomically(folder / RECORDS, "".join(f"{line}\n" for line in lines).encode())
+    write_atomically(folder / f"{grid.name}.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
 
 def read_records(places: Sequence[str]) -> list[Record]:
@@ -48,11 +47,7 @@ def read_records(places: Sequence[str]) -> list[Record]:
 
 
 def _read(place: Path) -> Iterator[Record]:
-    file = place / RECORDS if place.is_dir() else place
-    if file.is_file() and file.suffix == ".jsonl":
-        for line in file.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
-    elif (place / runs.SUMMARY).is_file():
+    if (place / runs.SUMMARY).is_file():
         from tinylora.config import load_recipe
 
         summary = runs.summary(place)
@@ -63,11 +58,16 @@ def _read(place: Path) -> Iterator[Record]:
             "curves": curves(place),
             "is_best_rate": True,
         }
-    else:
+        return
+    files = sorted(place.glob("*.jsonl")) if place.is_dir() else [place]
+    if not files or not all(file.is_file() and file.suffix == ".jsonl" for file in files):
         raise RequestError(
             f"{place} is no run that has ended, no sweep folder and no file of records. Give "
-            f'folders that "tinylora train" or "tinylora sweep" wrote, or {RECORDS} files.'
+            'folders that "tinylora train" or "tinylora sweep" wrote, or their .jsonl files.'
         )
+    for file in files:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            yield json.loads(line)
 
 
 def _record(grid: Grid, run: Run, place: Path) -> Record:

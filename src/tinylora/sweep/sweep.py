@@ -18,7 +18,7 @@ from tinylora.sweep.runners import Job, run_all
 def sweep(
     grid: Grid, folder: Path, runner: str, num_processes: int, console: Console | None = None
 ) -> None:
-    """Do every run of the grid that is not done yet; then write `records.jsonl` and a table.
+    """Do every run of the grid that is not done yet; then write its records and a table.
 
     Raises:
         TinyLoraError: some runs failed; the others are done and recorded.
@@ -58,7 +58,7 @@ def best_rates(grid: Grid, folder: Path) -> dict[str, float | None]:
 def final_runs(grid: Grid, best: dict[str, float | None]) -> list[Run]:
     """The runs that figures show: each point at its best rate, on every seed."""
     return [
-        Run(point, best[point.name], seed, grid.common)
+        Run(point, best[point.name], seed, grid)
         for point in grid.points
         if point.name in best
         for seed in grid.seeds
