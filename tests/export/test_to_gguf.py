@@ -21,7 +21,7 @@ from tinylora.evaluate import text_of
 from tinylora.export import to_gguf
 from tinylora.export.gguf import permute
 from tinylora.models import load_model
-from tinylora.pocket.task import Problems
+from tinylora.pocket.task import problems
 
 NUM_NEW = 40
 
@@ -178,7 +178,7 @@ def test_llama_cpp_answers_as_the_adapter_does(tmp_path: Path) -> None:
     """The embedded model on word problems: the same greedy tokens, and not those of the base."""
     base = load_model("pocket", "fp32", "cpu")
     (end,) = base.eos_token_ids
-    prompts = [text_of(base).encode(p) for p in Problems(0, "test", 100)[:16]]
+    prompts = [text_of(base).encode(p) for p in problems(0, "test", 100)[:16]]
     before = our_greedy(base.model, prompts, end)
     write_base(base.model, tmp_path / "base.gguf")
     adapter = attach(base.model, AdapterConfig(u=4))

@@ -10,13 +10,13 @@ Not covered: fractions, negative results, anything above 49.
 import hashlib
 import random
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
+from functools import partial
+from typing import Literal
 
 from tinylora.pocket.annotators import Step, annotated
 from tinylora.rewards.verdict import Verdict
-from tinylora.tasks.task import Problem, Task
+from tinylora.tasks.task import MadeProblems, Problem, Task
 
 Split = Literal["train", "test"]
 Operation = tuple[str, int]
@@ -128,25 +128,9 @@ def make_problem(seed: int, split: Split, index: int) -> Problem:
     )
 
 
-class Problems(Sequence[Problem]):
-    """The problems of one split, made when they are asked for."""
-
-    def __init__(self, seed: int, split: Split, length: int) -> None:
-        self.seed, self.split, self.length = seed, split, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> Problem: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Problem]: ...
-    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.length))]
-        if not -self.length <= index < self.length:
-            raise IndexError(f"problem {index} of {self.length}")
-        return make_problem(self.seed, self.split, index % self.length)
+def problems(seed: int, split: Split, length: int) -> MadeProblems:
+    """The first problems of a split."""
+    return MadeProblems(partial(make_problem, seed, split), length)
 
 
 def grade(gold: str, completion: str) -> Verdict:
@@ -168,8 +152,8 @@ def make(seed: int = 0) -> Task:
     """The pocket task."""
     return Task(
         name="pocket",
-        train=Problems(seed, "train", 1_000_000),
-        test=Problems(seed, "test", 4096),
+        train=problems(seed, "train", 1_000_000),
+        test=problems(seed, "test", 4096),
         grade=grade,
         max_new_tokens=64,
         label=habit,

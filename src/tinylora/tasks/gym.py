@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from tinylora.config import nearest
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.rewards.verdict import Verdict
 from tinylora.tasks.gym_referee import TOO_MUCH
-from tinylora.tasks.task import Problem, Task
+from tinylora.tasks.task import MadeProblems, Problem, Task
 
 PREFIX = "rg:"
 NUM_TRAIN, NUM_TEST, TEST_SEED = 20_000, 1_000, 1_000_000
@@ -49,7 +49,7 @@ def make(name: str) -> Task:
     generator = name.removeprefix(PREFIX)
     _check(generator)
     referee = Referee(generator)
-    train, test = Entries(referee, 0, NUM_TRAIN), Entries(referee, TEST_SEED, NUM_TEST)
+    train, test = entries(referee, 0, NUM_TRAIN), entries(referee, TEST_SEED, NUM_TEST)
     return Task(
         name,
         train,
@@ -78,37 +78,26 @@ def _check(generator: str) -> None:
         )
 
 
-class Entries(Sequence[Problem]):
-    """The problems of one split, made when they are asked for."""
+def entries(referee: "Referee", seed: int, length: int) -> MadeProblems:
+    """The problems of one split.
 
-    def __init__(self, referee: "Referee", seed: int, length: int) -> None:
-        self.referee, self.seed, self.length = referee, seed, length
+    Raises (when a problem is asked for):
+        TinyLoraError: the generator did not make it.
+    """
 
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> Problem: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Problem]: ...
-    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.length))]
-        if not -self.length <= index < self.length:
-            raise IndexError(f"problem {index} of {self.length}")
-        return self._problem(index % self.length)
-
-    def _problem(self, index: int) -> Problem:
-        place = {"seed": self.seed, "size": self.length, "index": index}
-        entry = self.referee.ask(place)
+    def make_problem(index: int) -> Problem:
+        place = {"seed": seed, "size": length, "index": index}
+        entry = referee.ask(place)
         if "failure" in entry:
             raise TinyLoraError(
-                f"The generator {self.referee.generator} of reasoning-gym made no problem {index}: "
+                f"The generator {referee.generator} of reasoning-gym made no problem {index}: "
                 f"{entry['failure']}. Use another one."
             )
         gold = entry["answer"]
         solution = None if gold is None else f"<answer>{gold}</answer>"
         return Problem(entry["question"], gold or "", solution, place, system=entry["system"])
+
+    return MadeProblems(make_problem, length)
 
 
 class Referee:

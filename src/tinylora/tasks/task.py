@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 from tinylora.errors import RequestError
 from tinylora.rewards.verdict import Verdict
@@ -27,6 +27,27 @@ class Problem:
     columns: Mapping[str, Any] = field(default_factory=dict)
     system: str | None = None
     plain: str | None = None
+
+
+class MadeProblems(Sequence[Problem]):
+    """`length` problems, each made when it is asked for."""
+
+    def __init__(self, make: Callable[[int], Problem], length: int) -> None:
+        self.make, self.length = make, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Problem]: ...
+    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.length))]
+        if not -self.length <= index < self.length:
+            raise IndexError(f"problem {index} of {self.length}")
+        return self.make(index % self.length)
 
 
 Grade = Callable[[Sequence[Problem], Sequence[str]], Sequence[Verdict]]

@@ -7,9 +7,9 @@ Not covered: twins of a held-out problem that stay among the training problems.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from tinylora.config import TrainConfig
 from tinylora.errors import RequestError
 from tinylora.policy import Policy
-from tinylora.tasks.task import Problem, Task
+from tinylora.tasks.task import MadeProblems, Problem, Task
 from tinylora.train.rollouts import derive_seed
 
 MOST_HELD_OUT = 5  # at most one training problem in five
@@ -84,23 +84,6 @@ def hold_out(task: Task, config: TrainConfig) -> tuple[Task, list[Problem]]:
     generator = torch.Generator().manual_seed(derive_seed(0, "validation", 0))
     order = torch.randperm(size, generator=generator)
     held_out = [task.train[i] for i in order[:count].sort().values.tolist()]
-    return replace(task, train=Some(task.train, order[count:].sort().values)), held_out
-
-
-class Some(Sequence[Problem]):
-    """Some of a sequence's problems, in its order; they are made when they are asked for."""
-
-    def __init__(self, problems: Sequence[Problem], places: Tensor) -> None:
-        self.problems, self.places = problems, places
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @overload
-    def __getitem__(self, index: int) -> Problem: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Problem]: ...
-    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
-        if isinstance(index, slice):
-            return [self.problems[i] for i in self.places[index].tolist()]
-        return self.problems[int(self.places[index])]
+    kept = order[count:].sort().values
+    rest = MadeProblems(lambda i: task.train[int(kept[i])], len(kept))
+    return replace(task, train=rest), held_out
