@@ -390,6 +390,11 @@ class TrainConfig(TaskConfig):
         default=None, description="also send the metrics to a tracker (none: metrics.jsonl alone)"
     )
 
+    @property
+    def has_factors(self) -> bool:
+        """Whether the method is TinyLoRA's layer, or LoRA-XS, which is a case of it."""
+        return self.method in ("tinylora", "lora-xs")
+
     @model_validator(mode="before")
     @classmethod
     def _one_seed(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -437,7 +442,7 @@ class TrainConfig(TaskConfig):
                 f"eval_every = {self.eval_every}, but the run has {self.steps} steps, so it would "
                 f"never be validated. Use eval_every <= {self.steps}."
             )
-        if self.fsdp and self.method not in ("tinylora", "lora-xs"):
+        if self.fsdp and not self.has_factors:
             raise ValueError(
                 f"fsdp = true with method = {self.method}, but weights are split that are frozen, "
                 "beside an adapter that is no part of the model. Use method = tinylora or lora-xs."

@@ -23,6 +23,7 @@ from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks.task import Problem, Task
 from tinylora.train import grpo
+from tinylora.train.batching import micro_batches
 from tinylora.train.grpo import (
     Batch,
     Outcome,
@@ -330,7 +331,7 @@ def test_completions_of_different_lengths_are_weighed_as_they_are_packed() -> No
     config = TrainConfig(normalizer="sequence", micro_batch_tokens=30)
     batch = make_batch(rollouts, policy, config, budget=8)
     assert isinstance(batch, Batch)
-    parts = list(batch.micro_batches(policy.model))
+    parts = list(micro_batches(batch.rows, policy.model))
     assert len(parts) > 1
     tokens = torch.cat([part.tokens for part in parts])
     assert sorted(tokens.tolist()) == list(range(len(batch.weights_T)))

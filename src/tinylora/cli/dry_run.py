@@ -42,7 +42,7 @@ def show(config: TrainConfig, resume: bool) -> None:
     console = Console()
     console.print(settings_yaml(config), soft_wrap=True, highlight=False, markup=False)
     console.print(module_table(maps, f"{len(maps)} modules of {config.model} matched"))
-    if config.method in ("tinylora", "lora-xs"):
+    if config.has_factors:
         console.print(sharing_table(maps, config.adapter)[1])
     problems = [*task.test[: config.eval_problems], *first_problems(config, task)]
     longest = max(len(encode(problem)) for problem in problems)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tinylora.cli.options import parse, with_settings
+from tinylora.cli.options import ADAPTER_HELP, Force, Quantize, parse, with_settings
 from tinylora.config import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig, load_recipe
 from tinylora.errors import RequestError
 
@@ -54,7 +54,7 @@ class Options:
     adapter: Annotated[
         str | None,
         tyro.conf.arg(
-            help="an adapter file, a run folder, a hub id, or an adapter's text (tl1:...)",
+            help=ADAPTER_HELP,
             metavar="ADAPTER",
             help_behavior_hint="(default: none, the base model)",
         ),
@@ -118,14 +118,7 @@ class Options:
             help_behavior_hint="(default: the run's, else auto)",
         ),
     ] = None
-    quantize: Annotated[
-        Literal["none", "nf4", "int8"] | None,
-        tyro.conf.arg(
-            help="how the base model is quantised",
-            metavar="none|nf4|int8",
-            help_behavior_hint="(default: the adapter's, else none)",
-        ),
-    ] = None
+    quantize: Quantize = None
     device: Annotated[
         str, tyro.conf.arg(help="where the model runs: auto, cpu, cuda, ...", metavar="TEXT")
     ] = "auto"
@@ -136,14 +129,7 @@ class Options:
             help_behavior_hint="",
         ),
     ] = False
-    force: Annotated[
-        bool,
-        tyro.conf.arg(
-            help="load an adapter onto another base than its own all the same: its numbers then "
-            "act on other directions than those they were trained for",
-            help_behavior_hint="",
-        ),
-    ] = False
+    force: Force = False
     compare: Annotated[
         tuple[str, ...],
         tyro.conf.arg(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from tinylora.atomic import check_free
-from tinylora.cli.options import parse
+from tinylora.cli.options import ADAPTER_HELP, Force, Quantize, parse
 from tinylora.errors import RequestError
 
 if TYPE_CHECKING:
@@ -29,10 +29,7 @@ class Options:
 
     adapter: Annotated[
         tyro.conf.Positional[str],
-        tyro.conf.arg(
-            help="an adapter file, a run folder, a hub id, or an adapter's text (tl1:...)",
-            metavar="ADAPTER",
-        ),
+        tyro.conf.arg(help=ADAPTER_HELP, metavar="ADAPTER"),
     ]
     to: Annotated[
         Literal["lora", "merged", "gguf", "peft-tinylora"], tyro.conf.arg(help="the format")
@@ -54,24 +51,11 @@ class Options:
         Literal["auto", "fp32", "bf16"],
         tyro.conf.arg(help="precision in which the base model is loaded"),
     ] = "fp32"
-    quantize: Annotated[
-        Literal["none", "nf4", "int8"] | None,
-        tyro.conf.arg(
-            help="how the base model is quantised",
-            metavar="none|nf4|int8",
-            help_behavior_hint="(default: the adapter's, else none)",
-        ),
-    ] = None
+    quantize: Quantize = None
     device: Annotated[
         str, tyro.conf.arg(help="where the base model is loaded: cpu, cuda, ...", metavar="TEXT")
     ] = "cpu"
-    force: Annotated[
-        bool,
-        tyro.conf.arg(
-            help="also on a base model that is not the one it was trained on",
-            help_behavior_hint="",
-        ),
-    ] = False
+    force: Force = False
 
 
 def run(argv: Sequence[str]) -> None:

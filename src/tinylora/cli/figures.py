@@ -18,7 +18,7 @@ class Options:
 
     runs: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
-        tyro.conf.arg(help="run folders, sweep folders, or the .jsonl files of these", metavar="RUNS..."),
+        tyro.conf.arg(help="run folders, sweep folders, or files of records", metavar="RUNS..."),
     ]
     out: Annotated[str, tyro.conf.arg(help="the folder of the figures", metavar="DIR")] = "figures"
 

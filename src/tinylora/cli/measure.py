@@ -153,7 +153,7 @@ def _other_run(adapter: str) -> TrainConfig | None:
     """The settings of a run that trained by another method than TinyLoRA."""
     recipe = os.path.join(run_folder(adapter), "config.yaml")
     run = unflatten(load_recipe(recipe), recipe) if os.path.isfile(recipe) else None
-    return None if run is None or run.method in ("tinylora", "lora-xs") else run
+    return None if run is None or run.has_factors else run
 
 
 def measure_controls(exam: Exam, policy: Policy, base: Answers, seed: int) -> dict[str, Any]:

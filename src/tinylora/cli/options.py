@@ -18,6 +18,24 @@ from pydantic.fields import FieldInfo
 from tinylora.config import FIELDS
 from tinylora.errors import RequestError
 
+ADAPTER_HELP = "an adapter file, a run folder, a hub id, or an adapter's text (tl1:...)"
+Quantize = Annotated[
+    Literal["none", "nf4", "int8"] | None,
+    tyro.conf.arg(
+        help="how the base model is quantised",
+        metavar="none|nf4|int8",
+        help_behavior_hint="(default: the adapter's, else none)",
+    ),
+]
+Force = Annotated[
+    bool,
+    tyro.conf.arg(
+        help="load an adapter onto another base than its own all the same: its numbers then act "
+        "on other directions than those they were trained for",
+        help_behavior_hint="",
+    ),
+]
+
 _YES_OR_NO = ("true", "false", "yes", "no", "on", "off", "1", "0", "none")
 
 

@@ -101,7 +101,7 @@ def _check_host(ended: Ended, said: str, cpu_s: float) -> None:
 
 
 def _was_killed(ended: Ended, said: str) -> bool:
-    """g++ outlived the compiler proper: at that one's CPU limit, or by the host's want of memory."""
+    """g++ outlived the compiler proper, which met its CPU limit, or a host without memory."""
     return ended.status != 0 and _KILLED in said
 
 

@@ -14,7 +14,7 @@ to the last hidden state (`check_model` refuses them).
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tinylora import world
 from tinylora.errors import RequestError
 
 CHUNK_ELEMENTS = 2**25  # logits in fp32 that exist at once: 128 MiB
@@ -104,14 +105,32 @@ def split_rows(rows: Sequence[Row], max_tokens: int, has_padding: bool = True) -
     """
     batches: list[list[Row]] = []
     for row in sorted(rows, key=lambda row: -row.length):
-        longest = batches[-1][0].length if batches else 0
-        held = sum(r.length for r in batches[-1]) if batches else 0
-        filled = (len(batches[-1]) + 1) * longest if batches and has_padding else held + row.length
-        if batches and filled <= max_tokens:
-            batches[-1].append(row)
+        last = batches[-1] if batches else []
+        grown = [*last, row]
+        filled = len(grown) * grown[0].length if has_padding else sum(r.length for r in grown)
+        if last and filled <= max_tokens:
+            last.append(row)
         else:
             batches.append([row])
     return batches
+
+
+def split_among_processes(
+    rows: Sequence[Row], model: Any, max_tokens: int | None
+) -> list[list[Row]]:
+    """This process's share of the rows, cut by the token budget (None: the device's default)."""
+    mine = world.share(sorted(rows, key=lambda row: -row.length))
+    budget = max_tokens or default_micro_batch_tokens(model.device)
+    return split_rows(mine, budget, has_padding=not lays_end_to_end(model))
+
+
+def micro_batches(cuts: Sequence[Sequence[Row]], model: Any) -> Iterator[MicroBatch]:
+    """The cuts as tensors, one after the other, so that only one is in memory."""
+    for rows in cuts:
+        if lays_end_to_end(model):
+            yield collate_end_to_end(rows, model.device)
+        else:
+            yield collate(rows, model.device, model.dtype)
 
 
 def collate(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> MicroBatch:

@@ -11,7 +11,6 @@ variance leaves the numbers as they are, Adam's momentum included.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,18 +26,14 @@ from tinylora.rollout.engine import Engine, Sampling
 from tinylora.tasks.task import Grade, Task, grader_of
 from tinylora.train import losses
 from tinylora.train.batching import (
-    MicroBatch,
     Row,
     Sample,
     best_samples_per_row,
     check_model,
-    collate,
-    collate_end_to_end,
     completion_logprobs,
-    default_micro_batch_tokens,
-    lays_end_to_end,
+    micro_batches,
     pack,
-    split_rows,
+    split_among_processes,
 )
 from tinylora.train.loop import Outcome, run_steps
 from tinylora.train.metrics import NoLog, PhaseClock, RunLog
@@ -170,12 +165,6 @@ class Batch:
     new_T: Tensor  # log-probabilities in the last pass
     reference_T: Tensor  # log-probabilities under the base model; kept where the KL is on
 
-    def micro_batches(self, model: Any) -> Iterator[MicroBatch]:
-        """One after the other, so that only one is in memory."""
-        if lays_end_to_end(model):
-            return (collate_end_to_end(rows, model.device) for rows in self.rows)
-        return (collate(rows, model.device, model.dtype) for rows in self.rows)
-
 
 def make_batch(
     rollouts: Rollouts, policy: Policy, config: TrainConfig, budget: int
@@ -209,12 +198,9 @@ def batch_of(
     )
     samples = [Sample(p, rollouts.prompts_P[p], completion.token_ids) for p, completion in kept]
     rows = pack(samples, best_samples_per_row(policy.model, samples))
-    rows = world.share(sorted(rows, key=lambda row: -row.length))
     flat = torch.stack([advantages_T, rollout_T, weights_T, *torch.zeros(3, len(rollout_T))])
-    device = policy.model.device
-    max_tokens = config.micro_batch_tokens or default_micro_batch_tokens(device)
-    has_padding = not lays_end_to_end(policy.model)
-    return Batch(split_rows(rows, max_tokens, has_padding), *flat.to(device))
+    cuts = split_among_processes(rows, policy.model, config.micro_batch_tokens)
+    return Batch(cuts, *flat.to(policy.model.device))
 
 
 def learn(
@@ -235,7 +221,7 @@ def learn(
     for iteration in range(config.num_iterations):
         optimizer.zero_grad()
         with recomputing(model, config), in_step(model, is_learning=True):
-            for part in batch.micro_batches(model):
+            for part in micro_batches(batch.rows, model):
                 logprobs_T = completion_logprobs(model, part, temperature)
                 batch.new_T[part.tokens] = logprobs_T.detach()
                 if iteration == 0:  # before any update: these are the old log-probabilities
@@ -257,7 +243,7 @@ def at_rest(
     """What `learn` would return of a batch that teaches nothing: it is looked at, and v rests."""
     note_reference(policy, batch, config)
     with in_step(policy.model):
-        for part in batch.micro_batches(policy.model):
+        for part in micro_batches(batch.rows, policy.model):
             logprobs_T = completion_logprobs(policy.model, part, config.temperature)
             batch.old_T[part.tokens] = batch.new_T[part.tokens] = logprobs_T
     world.add_up(batch.old_T, batch.new_T, batch.reference_T)
@@ -272,7 +258,7 @@ def note_reference(policy: Policy, batch: Batch, config: TrainConfig) -> None:
     if config.kl_coef == 0:
         return
     with policy.reference(), in_step(policy.model):
-        for part in batch.micro_batches(policy.model):
+        for part in micro_batches(batch.rows, policy.model):
             batch.reference_T[part.tokens] = completion_logprobs(
                 policy.model, part, config.temperature
             )
@@ -283,7 +269,7 @@ def compare(policy: Policy, engine: Engine, batch: Batch, config: TrainConfig) -
 
     def recompute(temperature: float) -> tuple[Tensor, Tensor]:
         with in_step(policy.model):
-            part = next(batch.micro_batches(policy.model), None)
+            part = next(micro_batches(batch.rows, policy.model), None)
             if part is None:  # a process without rows has nothing to look at
                 return batch.old_T, batch.rollout_T
             logprobs_T = completion_logprobs(policy.model, part, temperature)

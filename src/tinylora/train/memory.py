@@ -190,7 +190,7 @@ def _coded_bytes(weight: torch.Tensor, quantize: str) -> int:
 
 def _trained(maps: Sequence[LinearMap], config: TrainConfig, s: int) -> int:
     """The frozen factors of the adapter, which are the bulk of what training adds."""
-    if config.method not in ("tinylora", "lora-xs"):
+    if not config.has_factors:
         return 0
     r, u = config.adapter.rank, config.adapter.u
     copies = 4 if s == 4 else 4 + s
@@ -199,7 +199,7 @@ def _trained(maps: Sequence[LinearMap], config: TrainConfig, s: int) -> int:
 
 def _activations(shape: Shape, s: int, config: TrainConfig, tokens: int, behind: int) -> int:
     """What a micro-batch's forward pass keeps in `behind` blocks, and one block to work in."""
-    r = config.adapter.rank if config.method in ("tinylora", "lora-xs") else 0
+    r = config.adapter.rank if config.has_factors else 0
     block = s * (3 * shape.m + 2 * shape.q + 2 * shape.k)
     block += 8 * shape.h + 4 * shape.heads + 8 + 28 * r
     if shape.has_qk_norm:

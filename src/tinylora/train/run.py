@@ -89,7 +89,7 @@ def train(
         TinyLoraError: it failed while running.
         KeyboardInterrupt: after Ctrl-C, with the checkpoint written.
     """
-    config = config or TrainConfig()
+    start, config = time.monotonic(), config or TrainConfig()
     with world.joined():
         console = (console or Console()) if world.is_main() else Console(quiet=True)
         if config.output is not None and not resume:
@@ -99,14 +99,14 @@ def train(
         job = prepare(config, model, tokenizer, task, reward)
         if config.params is not None:
             console.print(_sharing(job))
-        return _run(job, resume, console, base)
+        return _run(job, resume, console, base, start)
 
 
 def _run(
-    job: Job, resume: bool, console: Console, known: Mapping[str, Any] | None
+    job: Job, resume: bool, console: Console, known: Mapping[str, Any] | None, start: float
 ) -> dict[str, Any]:
     """From what was prepared to the summary; of several processes, the first one writes."""
-    start, config = time.monotonic(), job.config
+    config = job.config
     folder = world.from_main(new_folder(config, job.task.name))
     check_same_run(folder, config) if resume else check_free(folder)
     world.wait()  # until every process has looked, nothing is written
@@ -290,7 +290,7 @@ def _rollouts_per_step(config: TrainConfig, num_trainable: int) -> int:
 def _shape(job: Job, num_trainable: int) -> dict[str, Any]:
     """How the numbers are laid out, by method."""
     settings = job.config.adapter
-    if job.config.method in ("tinylora", "lora-xs"):
+    if job.config.has_factors:
         return {"u": settings.u, "num_groups": num_trainable // settings.u}
     return {"rank": settings.rank} if job.config.method in ("lora", "vera") else {}
 

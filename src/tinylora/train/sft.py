@@ -24,11 +24,10 @@ from tinylora.tasks.task import Grade, Problem, Task, grader_of
 from tinylora.train.batching import (
     Sample,
     check_model,
-    collate,
     completion_logprobs,
-    default_micro_batch_tokens,
+    micro_batches,
     pack,
-    split_rows,
+    split_among_processes,
 )
 from tinylora.train.loop import Outcome, run_steps
 from tinylora.train.metrics import NoLog, PhaseClock, RunLog
@@ -107,13 +106,12 @@ def sft_step(
         Sample(index, text.encode(problem), ids) for index, (problem, ids) in enumerate(references)
     ]
     num_tokens = sum(len(sample.completion) for sample in samples)
-    max_tokens = config.micro_batch_tokens or default_micro_batch_tokens(model.device)
+    cuts = split_among_processes(pack(samples, 1), model, config.micro_batch_tokens)
     optimizer.zero_grad()
     total = torch.zeros(1, device=model.device)
-    rows_of_all = sorted(pack(samples, 1), key=lambda row: -row.length)
     with recomputing(model, config), in_step(model, is_learning=True):
-        for rows in split_rows(world.share(rows_of_all), max_tokens):
-            logprobs_T = completion_logprobs(model, collate(rows, model.device, model.dtype), 1.0)
+        for part in micro_batches(cuts, model):
+            logprobs_T = completion_logprobs(model, part, 1.0)
             loss = -logprobs_T.sum() / num_tokens
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
