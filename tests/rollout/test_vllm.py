@@ -39,7 +39,12 @@ V = 0.1 * torch.randn(1, 13, generator=torch.Generator().manual_seed(0))
 @pytest.fixture(scope="module")
 def server() -> Iterator[Colocated]:
     server = Colocated(
-        str(model_folder()), "float32", rank=ADAPTER.rank, targets=ADAPTER.targets, cache_gib=0.5
+        str(model_folder()),
+        "float32",
+        rank=ADAPTER.rank,
+        targets=ADAPTER.targets,
+        num_adapters=2,
+        cache_gib=0.5,
     )
     yield server
     server.close()
@@ -114,6 +119,29 @@ def test_greedy_answers_are_those_of_transformers(
         [c.token_ids for c in row] for row in theirs
     ]
     assert difference(policy, prompts, ours, 1.0) < 1e-4
+
+
+def test_every_candidate_answers_under_its_own_numbers(
+    base: Any, policy: TinyLoraPolicy, engine: LoraEngine
+) -> None:
+    """More candidates than a batch mixes; the one that is trained is served before and after."""
+    prompts = prompts_of(base, 6)
+    candidates = torch.stack([factor * V for factor in (1.0, -1.0, 0.0, 2.0, 0.5)])
+    before = engine.generate(prompts, 1, sampling_of(base, 0.0), seed=0)
+    greedy, ours = (
+        e.generate_population(prompts, candidates, sampling_of(base, 0.0), seed=0)
+        for e in (engine, TransformersEngine(policy))
+    )
+    assert [[c.token_ids for c in row] for row in greedy] == [
+        [c.token_ids for c in row] for row in ours
+    ]
+    torch.testing.assert_close(policy.adapter.v.detach(), V)
+    assert engine.generate(prompts, 1, sampling_of(base, 0.0), seed=0) == before
+    assert len(list(engine.folder.iterdir())) == 1
+    drawn = engine.generate_population(prompts, candidates, sampling_of(base, 1.0), seed=3)
+    for place, values in enumerate(candidates):
+        policy.adapter.set_values(values)
+        assert difference(policy, prompts, [[row[place]] for row in drawn], 1.0) < 1e-4
 
 
 def test_a_zero_adapter_is_the_base_model(

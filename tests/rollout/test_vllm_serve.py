@@ -31,6 +31,7 @@ from tinylora.pocket import task as pocket_task
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.lora import LoraEngine
+from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm_server import Replicas
 from tinylora.train.grpo import draw_problems, grpo_step, make_optimizer
 
@@ -160,6 +161,29 @@ def test_a_stale_replica_stops_the_run(
     policy.adapter.set_values(1.5 * policy.adapter.v.detach())
     with pytest.raises(TinyLoraError, match="Likely cause: a stale version"):
         step(base, policy, engine, 0)
+    replicas.close()
+
+
+def test_candidates_are_adapters_beside_one_another(
+    base: Any, policy: TinyLoraPolicy, servers: list[Server], tmp_path: Path
+) -> None:
+    replicas = Replicas([server.address for server in servers], timeout_s=120)
+    engine = LoraEngine(policy, replicas, tmp_path, count())
+    prompts = [text_of(base).encode(p) for p in draw_problems(pocket_task.make().test, 6, 0, 0)]
+    greedy = Sampling(0.0, 30, base.eos_token_ids)
+    before = engine.generate(prompts, 1, greedy, seed=0)
+    v = policy.adapter.v.detach()
+    candidates = torch.stack([v, -v, torch.zeros_like(v)])
+    theirs, ours = (
+        e.generate_population(prompts, candidates, greedy, seed=0)
+        for e in (engine, TransformersEngine(policy))
+    )
+    assert [[c.token_ids for c in row] for row in theirs] == [
+        [c.token_ids for c in row] for row in ours
+    ]
+    assert engine.generate(prompts, 1, greedy, seed=0) == before
+    engine.close()
+    assert not list(tmp_path.iterdir())
     replicas.close()
 
 

@@ -144,5 +144,5 @@ def test_methods_without_rows_are_refused(
     settings = config(
         "cma-es", method="lora", model=str(tiny_folder), task=task_name, output=str(tmp_path / "a")
     )
-    with pytest.raises(RequestError, match="algorithm = cma-es lets every row of a batch run"):
+    with pytest.raises(RequestError, match=r"every candidate v answer in one batch.* \(not lora\)"):
         tinylora.train(settings, console=Console(quiet=True))

@@ -41,6 +41,16 @@ class LoraServer(Protocol):
     ) -> list[list[Completion]]:
         """Completions under the adapter loaded last; `seeds` has one for each prompt."""
 
+    def generate_each(
+        self,
+        prompts: Sequence[list[int]],
+        sampling: Sampling,
+        seeds: list[int],
+        adapters: Sequence[Path],
+    ) -> list[Completion]:
+        """A completion of each prompt under the adapter in its own folder, all at once; the
+        adapters are forgotten afterwards, and the one loaded last is served on."""
+
 
 class LoraEngine:
     """Samples from the policy as it is now, through a server of its LoRA.
@@ -79,21 +89,59 @@ class LoraEngine:
             RequestError: a prompt is empty, or prompt and budget pass the model's context.
             TinyLoraError: the server failed.
         """
-        if any(not prompt for prompt in prompts):
-            raise RequestError("A prompt has no tokens, so there is nothing to continue.")
-        check_context(self.policy.model, prompts, sampling.max_new_tokens)
+        self._check(prompts, sampling)
         self.publish()
         num_drawn = num_samples if sampling.temperature > 0 else 1
         seeds = [seed_of(seed, place) for place in places or range(len(prompts))]
         answers = self.server.generate(prompts, num_drawn, sampling, seeds)
         return [row * (num_samples // num_drawn) for row in answers]
 
+    def generate_population(
+        self,
+        prompts: Sequence[list[int]],
+        candidates: Tensor,
+        sampling: Sampling,
+        seed: int,
+        places: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """A completion of each prompt by each candidate (P by C), each an adapter of its own.
+
+        Candidates share the seed of a prompt, so that they differ by what they are alone.
+
+        Args:
+            candidates: values of an adapter, (C, num_groups, u).
+
+        Raises:
+            RequestError, TinyLoraError: as `generate`.
+        """
+        self._check(prompts, sampling)
+        folders = [self._new_place() for _ in candidates]
+        adapter = self.policy.adapter
+        present = adapter.v.detach().clone()
+        try:
+            for values, folder in zip(candidates, folders, strict=True):
+                adapter.set_values(values)
+                self.policy.write_lora(folder)
+            seeds = [seed_of(seed, place) for place in places or range(len(prompts))]
+            count = len(folders)
+            answers = self.server.generate_each(
+                [prompt for prompt in prompts for _ in folders],
+                sampling,
+                [value for value in seeds for _ in folders],
+                folders * len(prompts),
+            )
+        finally:
+            adapter.set_values(present)
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)  # the last ones may not be there yet
+        return [answers[i : i + count] for i in range(0, len(answers), count)]
+
     def publish(self) -> None:
         """Serve the present numbers, unless they are served already."""
         state = self.policy.state_dict()
         if self._served is not None and same(state, self._served):
             return
-        new, old = self.folder / f"{self.folder.name}-v{next(self.numbers)}", self._place
+        new, old = self._new_place(), self._place
         self.policy.write_lora(new)
         self.server.load(new)
         self.previous, self._served, self._place = self._served, state, new
@@ -105,6 +153,14 @@ class LoraEngine:
         if self._place is not None:
             self._forget(self._place)
         self._served = self._place = None
+
+    def _check(self, prompts: Sequence[list[int]], sampling: Sampling) -> None:
+        if any(not prompt for prompt in prompts):
+            raise RequestError("A prompt has no tokens, so there is nothing to continue.")
+        check_context(self.policy.model, prompts, sampling.max_new_tokens)
+
+    def _new_place(self) -> Path:
+        return self.folder / f"{self.folder.name}-v{next(self.numbers)}"
 
     def _forget(self, place: Path) -> None:
         self.server.unload(place)

@@ -29,13 +29,14 @@ IN_PROCESS = {  # unless the user has set them
 
 
 class Colocated:
-    """vLLM in this process, with room for one adapter.
+    """vLLM in this process.
 
     Args:
         model: a folder or a hub id.
         dtype: of weights, cache and adapter, as torch names it: "float32", "bfloat16".
         rank: of the adapters.
         targets: the last parts of the names of adapted modules; others get no slots.
+        num_adapters: that a batch may mix; requests for more of them wait.
         cache_gib: memory for keys and values; None: 1 on a CPU, else 8. It is given because
             vLLM's own measurement would count the trainer's memory twice.
     """
@@ -47,6 +48,7 @@ class Colocated:
         *,
         rank: int,
         targets: Sequence[str],
+        num_adapters: int = 1,
         cache_gib: float | None = None,
     ) -> None:
         for name, value in IN_PROCESS.items():
@@ -59,7 +61,7 @@ class Colocated:
             dtype=dtype,
             enable_lora=True,
             max_lora_rank=slot_rank(rank),
-            max_loras=1,
+            max_loras=num_adapters,
             lora_target_modules=sorted({target.rpartition(".")[2] for target in targets}),
             logprobs_mode="processed_logprobs",
             kv_cache_memory_bytes=int(2**30 * (cache_gib or DEFAULT_CACHE_GIB[on_cpu])),
@@ -98,8 +100,31 @@ class Colocated:
             use_tqdm=False,
             lora_request=self._loaded,
         )
-        ends = set(sampling.eos_token_ids)
-        return [[completion(answer, ends) for answer in output.outputs] for output in outputs]
+        return completions(outputs, sampling)
+
+    def generate_each(
+        self,
+        prompts: Sequence[list[int]],
+        sampling: Sampling,
+        seeds: list[int],
+        adapters: Sequence[Path],
+    ) -> list[Completion]:
+        """A completion of each prompt under the adapter in its own folder, in mixed batches."""
+        asked = {
+            folder: self._request(folder.name, next(self._ids), str(folder))
+            for folder in dict.fromkeys(adapters)
+        }
+        try:
+            outputs = self._llm.generate(
+                [{"prompt_token_ids": prompt} for prompt in prompts],
+                [self._parameters(sampling, 1, seed) for seed in seeds],
+                use_tqdm=False,
+                lora_request=[asked[folder] for folder in adapters],
+            )
+        finally:
+            for request in asked.values():
+                self._llm.llm_engine.remove_lora(request.lora_int_id)
+        return [answer for (answer,) in completions(outputs, sampling)]
 
     def _parameters(self, sampling: Sampling, num_samples: int, seed: int) -> Any:
         return self._vllm.SamplingParams(
@@ -116,6 +141,12 @@ class Colocated:
         """Give its memory back."""
         self._llm.llm_engine.engine_core.shutdown()
         self._llm = None
+
+
+def completions(outputs: Sequence[Any], sampling: Sampling) -> list[list[Completion]]:
+    """vLLM's answers to each prompt as ours."""
+    ends = set(sampling.eos_token_ids)
+    return [[completion(answer, ends) for answer in output.outputs] for output in outputs]
 
 
 def completion(answer: Any, ends: set[int]) -> Completion:

@@ -146,25 +146,62 @@ class Replicas:
         Raises:
             TinyLoraError: a server refuses a prompt, or none is left.
         """
+        folders = [self._folder] * len(prompts)
+        return self._answers(prompts, num_samples, sampling, seeds, folders)
+
+    def generate_each(
+        self,
+        prompts: Sequence[list[int]],
+        sampling: Sampling,
+        seeds: list[int],
+        adapters: Sequence[Path],
+    ) -> list[Completion]:
+        """A completion of each prompt under the adapter in its own folder; errors as `generate`'s.
+
+        A replica mixes as many adapters in a batch as its `--max-loras` says.
+        """
+        served, folders = self._folder, dict.fromkeys(adapters)
+        try:
+            for folder in folders:
+                self.load(folder)
+            answers = self._answers(prompts, 1, sampling, seeds, adapters)
+        finally:
+            for folder in folders:
+                self.unload(folder)
+            self._folder = served
+        return [answer for (answer,) in answers]
+
+    def _answers(
+        self,
+        prompts: Sequence[list[int]],
+        num_samples: int,
+        sampling: Sampling,
+        seeds: list[int],
+        folders: Sequence[Path],
+    ) -> list[list[Completion]]:
+        """`num_samples` completions of each prompt under the adapter in its folder."""
         bodies = [
-            request(self._folder.name, prompt, num_samples, sampling, seed)
-            for prompt, seed in zip(prompts, seeds, strict=True)
+            request(folder.name, prompt, num_samples, sampling, seed)
+            for prompt, seed, folder in zip(prompts, seeds, folders, strict=True)
         ]
+        asked = dict(enumerate(zip(bodies, folders, strict=True)))
         choices: dict[int, list[Any]] = {}
-        while len(choices) < len(bodies):
-            self._round({i: bodies[i] for i in range(len(bodies)) if i not in choices}, choices)
+        while len(choices) < len(asked):
+            self._round({i: asked[i] for i in asked if i not in choices}, choices)
         ends = set(sampling.eos_token_ids)
-        return [[completion(one, ends) for one in choices[i]] for i in range(len(bodies))]
+        return [[completion(one, ends) for one in choices[i]] for i in asked]
 
     def close(self) -> None:
         """Close the connections."""
         for replica in self.replicas:
             replica.client.close()
 
-    def _round(self, bodies: dict[int, dict[str, Any]], choices: dict[int, list[Any]]) -> None:
+    def _round(
+        self, asked: dict[int, tuple[dict[str, Any], Path]], choices: dict[int, list[Any]]
+    ) -> None:
         """Ask for every prompt once; whatever fails is left for another round."""
         left: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for place in bodies:
+        for place in asked:
             left.put(place)
 
         def work(replica: Replica) -> None:
@@ -173,11 +210,11 @@ class Replicas:
                     place = left.get_nowait()
                 except queue.Empty:
                     return
-                answer = replica.complete(bodies[place], self._folder)
+                answer = replica.complete(*asked[place])
                 if answer is not None:
                     choices[place] = answer
 
-        hands = [r for r in self._working() for _ in range(min(IN_FLIGHT, len(bodies)))]
+        hands = [r for r in self._working() for _ in range(min(IN_FLIGHT, len(asked)))]
         with ThreadPoolExecutor(len(hands)) as pool:
             list(pool.map(work, hands))
 

@@ -17,6 +17,7 @@ from tinylora.rollout.vllm import Colocated, check_vllm
 from tinylora.rollout.vllm_server import Replicas
 
 EngineOf = Callable[[Policy], Engine]
+ADAPTERS_AT_ONCE = 8  # in a batch of candidates; slots take memory, and more candidates wait
 SERVED_METHODS = ("tinylora", "lora-xs", "lora")  # those that are a LoRA at every step
 
 
@@ -63,6 +64,7 @@ def _lora_server(config: TrainConfig, base: Base) -> Colocated | Replicas:
         str(base.model.dtype).removeprefix("torch."),
         rank=config.adapter.rank,
         targets=config.adapter.targets,
+        num_adapters=ADAPTERS_AT_ONCE if config.algorithm in ("cma-es", "random-search") else 1,
         cache_gib=config.rollout_cache_gib,
     )
 

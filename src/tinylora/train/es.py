@@ -1,8 +1,8 @@
 """Training without gradients: CMA-ES, and random search as the control for every optimiser.
 
 A step draws a population of v, lets every candidate answer the same prompts with the same
-randomness (one batch, `per_row`), and scores each by its mean reward. No gradient is needed, so
-it works over any quantised or inference-only base.
+randomness (one batch: by row, or as many adapters in vLLM), and scores each by its mean reward.
+No gradient is needed, so it works over any quantised or inference-only base.
 
     cma-es          pycma; the policy is the mean of its distribution (its tutorial: 1604.00772)
     random-search   v ~ sigma N(0, 1), always on the first step's prompts; the best one is kept
@@ -14,7 +14,7 @@ Departures: (1) pycma needs two dimensions, so a single number has an idle secon
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cma  # type: ignore[import-untyped]
 import numpy as np
@@ -26,9 +26,8 @@ from tinylora.config import TrainConfig
 from tinylora.errors import RequestError
 from tinylora.fsdp import in_step
 from tinylora.policy import Policy, TinyLoraPolicy
-from tinylora.rollout.engine import Engine, Sampling
+from tinylora.rollout.engine import Completion, Engine, Sampling
 from tinylora.rollout.sharded import ShardedEngine
-from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks.task import Grade, Task, grader_of
 from tinylora.train.loop import Outcome, run_steps
 from tinylora.train.metrics import NoLog, PhaseClock, RunLog
@@ -42,6 +41,23 @@ from tinylora.train.rollouts import (
     sample_records,
 )
 from tinylora.train.validation import Validation
+
+
+@runtime_checkable
+class PopulationEngine(Protocol):
+    """An engine whose batch may hold answers of many candidates: `per_row`, or adapters served."""
+
+    policy: Policy
+
+    def generate_population(
+        self,
+        prompts: Sequence[list[int]],
+        candidates: Tensor,
+        sampling: Sampling,
+        seed: int,
+        places: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """A completion of each prompt by each candidate (P by C)."""
 
 
 class Search(Protocol):
@@ -173,10 +189,10 @@ def train_es(
         RequestError: the method has no v, or the engine cannot run candidates by row.
     """
     engine = engine.engine if isinstance(engine, ShardedEngine) else engine
-    if not isinstance(policy, TinyLoraPolicy) or not isinstance(engine, TransformersEngine):
+    if not isinstance(policy, TinyLoraPolicy) or not isinstance(engine, PopulationEngine):
         raise RequestError(
-            f"algorithm = {config.algorithm} lets every row of a batch run another v, which takes "
-            "method = tinylora or lora-xs and rollout = transformers."
+            f"algorithm = {config.algorithm} lets every candidate v answer in one batch, which "
+            f"takes method = tinylora or lora-xs (not {config.method}) and an engine that can."
         )
     v = policy.adapter.v
     replayed = Replayed(v.numel(), config)
@@ -213,7 +229,7 @@ def train_es(
 
 
 def population_rollouts(
-    engine: TransformersEngine,
+    engine: PopulationEngine,
     candidates: Tensor,
     task: Task,
     text: Text,
