@@ -8,14 +8,23 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 OFFLINE := HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-engines test-vllm lint types format clean
+.PHONY: help demo figures figures-quick test test-slow test-engines test-vllm lint types format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/installed ## train 13 numbers on the embedded model (runs/demo is made anew)
 	@rm -rf runs/demo
 	@$(OFFLINE) $(BIN)/tinylora train recipes/pocket/demo.yaml --output runs/demo $(ARGS)
+
+figures: $(VENV)/installed ## draw docs/figures and print docs/results.md's tables from its records
+	@$(BIN)/tinylora figures docs/results --out docs/figures
+	@$(BIN)/python benchmarks/pocket_results.py docs/results
+
+figures-quick: $(VENV)/installed ## run a thin grid of the figures (about 30 minutes) into runs/quick
+	@for grid in recipes/pocket/grids/quick/*.yaml; do \
+		$(OFFLINE) $(BIN)/tinylora sweep $$grid --out runs/quick || exit 1; done
+	@$(BIN)/tinylora figures runs/quick --out runs/quick/figures
 
 test: $(VENV)/installed-dev ## run the tests (pytest's options: make test ARGS="-k name")
 	@$(OFFLINE) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)

@@ -14,14 +14,14 @@ from tinylora.sweep.grid import load_grid
 
 ROOT = Path(__file__).parent.parent
 ALL = sorted((ROOT / "recipes").rglob("*.yaml"))
-GRIDS = [path for path in ALL if path.parent.name == "grids" and path.stem != "base"]
+GRIDS = [path for path in ALL if "grids" in path.parts and path.stem != "base"]
 RECIPES = [path for path in ALL if path not in GRIDS]
 OF_POCKET = [path for path in RECIPES if "pocket" in path.parts]
 OF_THE_PAPER = [path for path in RECIPES if path not in OF_POCKET]
 SMALL = ["--steps=2", "--prompts-per-step=4", "--eval-problems=8", "--eval-samples=1"]
 
 
-@pytest.mark.parametrize("grid", GRIDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_grid_s_runs_have_settings_that_can_be(grid: Path) -> None:
     held = load_grid(grid)
     runs = held.first_runs()
@@ -35,7 +35,7 @@ def test_a_grid_s_runs_have_settings_that_can_be(grid: Path) -> None:
 
 
 def test_every_grid_is_there() -> None:
-    assert len(GRIDS) == 10
+    assert len(GRIDS) == 14
 
 
 def test_every_recipe_is_there() -> None:

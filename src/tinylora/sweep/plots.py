@@ -86,7 +86,7 @@ def _label_values(axes: Any, values: Sequence[float]) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     kept: list[float] = []
-    least = max(1.6, (values[-1] / values[0]) ** (1 / 9)) if values else 1.6
+    least = max(1.6, (values[-1] / values[0]) ** (1 / 10)) if values else 1.6
     for value in values:
         if not kept or value / kept[-1] > least:
             kept.append(value)
