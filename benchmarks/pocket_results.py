@@ -129,9 +129,10 @@ def compare_precisions(points: Points) -> Iterable[str]:
 
 def compare_ranks(points: Points) -> Iterable[str]:
     yield "\nAgainst r = 2, paired by seed:\n"
-    for rank in (1, 4, 8):
-        one, two = (f"rank={r} u=1 num_groups=13" for r in (rank, 2))
-        yield compared(one, two, points, f"r = {rank}")
+    for u in (1, 4):
+        for rank in (1, 4, 8):
+            one, two = (f"rank={r} u={u} num_groups=13" for r in (rank, 2))
+            yield compared(one, two, points, f"u = {u}, r = {rank}")
 
 
 COMPARED = {"choices": compare_choices, "fig4": compare_precisions, "fig7": compare_ranks}

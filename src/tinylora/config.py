@@ -500,13 +500,13 @@ READ_BY_METHOD = {  # settings of the adapter; tinylora reads all of them
     "bias-only": WHERE,
     "full": WHERE,
 }
-DEFAULT_RATES = {  # (on pocket, on other models)
+DEFAULT_RATES = {  # (on pocket: docs/results.md, on other models)
     "tinylora": (5e-2, 2e-4),
-    "lora-xs": (5e-2, 2e-4),
-    "lora": (5e-3, 1e-5),
-    "vera": (5e-3, 1e-4),
-    "bias-only": (5e-3, 1e-5),
-    "full": (5e-4, 1e-6),
+    "lora-xs": (3e-2, 2e-4),
+    "lora": (4e-3, 1e-5),
+    "vera": (4e-2, 1e-4),
+    "bias-only": (1e-2, 1e-5),
+    "full": (3e-4, 1e-6),
 }
 CHAT_FIELDS = ("chat_template", "enable_thinking")  # of them, those that belong to the model
 FIELDS = {  # the flat settings, in the order in which help and config.yaml show them

@@ -100,5 +100,5 @@ def short(value: float) -> str:
     """13, 1.5k, 850k, 1.8M"""
     for factor, unit in ((1e6, "M"), (1e3, "k")):
         if value >= factor:
-            return f"{value / factor:.3g}{unit}"
+            return f"{value / factor:.{3 if value >= 100 * factor else 2}g}{unit}"
     return f"{value:g}"

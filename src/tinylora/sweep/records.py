@@ -26,10 +26,11 @@ Record = dict[str, Any]
 def write_records(
     grid: Grid, wanted: Sequence[Run], everything: Sequence[Run], folder: Path
 ) -> None:
-    """GRID.jsonl of a sweep folder: the runs that figures show, and the rates beside them."""
+    """GRID.jsonl of a sweep folder, in the order of the grid's points: the runs that figures show,
+    and the rates beside them."""
     shown = {run.folder_name for run in wanted}
     lines = []
-    for run in sorted(everything, key=lambda run: run.folder_name):
+    for run in sorted(everything, key=lambda run: (grid.points.index(run.point), run.seed)):
         place = runs.folder_of(folder, run)
         if runs.state(place) == "done":
             record = _record(grid, run, place)
