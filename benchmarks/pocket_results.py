@@ -17,6 +17,7 @@ from tinylora.sweep.plots import mean_interval
 from tinylora.sweep.records import Record, read_records
 
 MEASURES = {"greedy": "accuracy", "sampled": "accuracy_sampled"}
+LEAST_GAIN = 10  # points, of which shares make sense
 REACHED = (0.3, 0.5, 0.7)  # greedy accuracies whose price is compared
 Points = dict[str, list[Record]]
 
@@ -67,19 +68,24 @@ def print_gains(points: Points, *, is_shared: bool) -> None:
 
 
 def full_of(points: Points, run: Record) -> list[Record]:
-    """Full fine-tuning on the same references."""
-    references = run["settings"].get("references", "task")
+    """Full fine-tuning on the same data."""
     return next(
         runs
         for runs in points.values()
-        if runs[0]["method"] == "full"
-        and runs[0]["settings"].get("references", "task") == references
+        if runs[0]["method"] == "full" and data_of(runs[0]) == data_of(run)
     )
 
 
+def data_of(run: Record) -> tuple[str, int]:
+    settings = run["settings"]
+    return settings.get("references", "task"), settings["prompts_per_step"]
+
+
 def share(runs: Sequence[Record], full: Sequence[Record], measure: str) -> str:
-    """What part of full fine-tuning's gain the runs have, seed by seed."""
+    """What part of full fine-tuning's gain the runs have, seed by seed; where it has one."""
     whole = statistics.fmean(gains(full, measure))
+    if whole < LEAST_GAIN:
+        return "-"
     return shown([100 * gain / whole for gain in gains(runs, measure)], " %")
 
 

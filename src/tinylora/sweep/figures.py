@@ -20,6 +20,7 @@ from tinylora.errors import RequestError
 from tinylora.sweep.plots import COLORS, Dot, draw_dots, draw_level, mean_interval, short, tidy
 from tinylora.sweep.records import Record
 
+LEVEL_STYLES = ("--", "-.", ":")
 SHARES = (0.9, 0.95, 0.975)  # of the best accuracy, figure 3
 Table = list[dict[str, Any]]
 
@@ -33,6 +34,7 @@ class Plot:
     x: Callable[[Record], float]
     series: Callable[[Record], str]
     log_x: bool = True
+    full: Callable[[Record], str] = lambda record: "full fine-tuning"  # names of dashed lines
 
 
 def setting(record: Record, name: str, default: Any) -> Any:
@@ -44,6 +46,12 @@ def _numbers(record: Record) -> float:
     return float(record["num_trainable"])
 
 
+def _references(record: Record) -> str:
+    """What SFT learned from, and how much of it."""
+    source = {"task": "annotators", "own": "own samples"}[setting(record, "references", "task")]
+    return f"{source}, {setting(record, 'prompts_per_step', 16)} a step"
+
+
 PLOTS = {
     "fig1": Plot(
         "Accuracy against trained numbers, GRPO", "trained numbers", _numbers, lambda r: r["method"]
@@ -52,10 +60,8 @@ PLOTS = {
         "Accuracy against trained numbers, SFT",
         "trained numbers",
         _numbers,
-        lambda r: (
-            f"{r['method']}, "
-            + {"task": "annotators", "own": "own samples"}[setting(r, "references", "task")]
-        ),
+        lambda r: f"{r['method']}, {_references(r)}",
+        full=lambda r: f"full, {_references(r)}",
     ),
     "fig4": Plot(
         "Accuracy against bytes, by precision and sharing",
@@ -144,9 +150,12 @@ def _levels(axes: Any, name: str, records: Sequence[Record], kind: str) -> None:
         return
     base = statistics.fmean(record[kind.replace("final", "base")] for record in records)
     draw_level(axes, base, "base model", "#999999")
-    full = [record[kind] for record in records if _is_level(name, record)]
-    if full:
-        draw_level(axes, statistics.fmean(full), "full fine-tuning", "#000000")
+    full: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        if _is_level(name, record):
+            full[PLOTS[name].full(record)].append(record[kind])
+    for (label, values), style in zip(full.items(), LEVEL_STYLES, strict=False):
+        draw_level(axes, statistics.fmean(values), label, "#000000", style)
 
 
 def draw_smallest(name: str, records: Sequence[Record]) -> tuple[Figure, Table]:

@@ -71,9 +71,9 @@ def draw_dots(axes: Any, dots: Sequence[Dot], *, log_x: bool, percent: bool = Tr
     tidy(axes)
 
 
-def draw_level(axes: Any, value: float, label: str, color: str) -> None:
+def draw_level(axes: Any, value: float, label: str, color: str, style: str = "--") -> None:
     """A dashed line across the panel."""
-    axes.axhline(100 * value, color=color, linestyle="--", linewidth=1.2, label=label)
+    axes.axhline(100 * value, color=color, linestyle=style, linewidth=1.2, label=label)
 
 
 def tidy(axes: Any) -> None:
