@@ -141,7 +141,20 @@ def compare_ranks(points: Points) -> Iterable[str]:
             yield compared(one, two, points, f"u = {u}, r = {rank}")
 
 
-COMPARED = {"choices": compare_choices, "fig4": compare_precisions, "fig7": compare_ranks}
+def compare_sharing(points: Points) -> Iterable[str]:
+    yield "\nThe same count, spent on groups or on u, paired by seed:\n"
+    for groups, tied in ((("1", "4"), ("4", "1")), (("4", "4"), ("16", "1"))):
+        one, other = (f"u={u} num_groups={g} rank=2" for u, g in (groups, tied))
+        num = points[one][0]["num_trainable"]
+        yield compared(one, other, points, f"{num} numbers: {one[:-7]} against {other[:-7]}")
+
+
+COMPARED = {
+    "choices": compare_choices,
+    "fig4": compare_precisions,
+    "fig7": compare_ranks,
+    "fig8": compare_sharing,
+}
 
 
 def print_spent(points: Points) -> None:

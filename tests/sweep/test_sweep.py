@@ -105,6 +105,24 @@ def test_a_sweep_ends_once_and_its_best_rate_runs_on(
     assert len(list((folder / "bases").iterdir())) == len(bases) == 2  # once for each seed
 
 
+def test_grids_share_the_runs_that_they_have_in_common(
+    grid_of: Callable[[str], Grid], tmp_path: Path
+) -> None:
+    """Wherever a setting is written; each grid has its own records of them."""
+    sweep(grid_of("points: [{u: 2, num_groups: 3}]\n"), tmp_path / "sweep", "local", 1, QUIET)
+    (first,) = (tmp_path / "sweep").glob("*/summary.json")
+    time = first.stat().st_mtime_ns
+    other = tmp_path / "other.yaml"
+    text = (tmp_path / "grid.yaml").read_text(encoding="utf-8")
+    text = text.replace("settings: {", "settings: {num_groups: 3, ").split("points:")[0]
+    other.write_text(text + "points: [{u: [2, 1]}]\n", encoding="utf-8")
+    sweep(load_grid(other), tmp_path / "sweep", "local", 1, QUIET)
+    assert first.stat().st_mtime_ns == time
+    assert len(list((tmp_path / "sweep").glob("*/summary.json"))) == 2
+    assert len(read_records([str(tmp_path / "sweep" / "other.jsonl")])) == 2
+    assert len(read_records([str(tmp_path / "sweep" / "grid.jsonl")])) == 1
+
+
 def test_what_fails_leaves_the_others_alone_and_is_taken_up_again(
     grid_of: Callable[[str], Grid], tmp_path: Path
 ) -> None:
