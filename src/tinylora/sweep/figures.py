@@ -14,6 +14,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
@@ -219,17 +220,22 @@ CURVES = {
 
 
 def draw_curves(name: str, records: Sequence[Record]) -> tuple[Figure, Table]:
-    """Figure 5: reward, length and KL against the step, mean over seeds."""
+    """Figure 5: reward, length and KL against the step: every seed thin, their mean thick."""
     figure, panels = _panels("Training", 3)
     rows: Table = []
     for axes, (metric, label) in zip(panels, CURVES.items(), strict=True):
         for index, (point, members) in enumerate(_by_point(records).items()):
             curves = [record["curves"][metric] for record in members]
+            for curve in curves:
+                axes.plot(range(1, len(curve) + 1), curve, color=COLORS[index], alpha=0.25, lw=1)
             for step, values in enumerate(zip(*curves, strict=False), start=1):
                 mean = statistics.fmean(values)
                 rows.append({"measure": metric, "series": point, "x": step, "y": mean})
             means = [r["y"] for r in rows if (r["measure"], r["series"]) == (metric, point)]
             axes.plot(range(1, len(means) + 1), means, color=COLORS[index], label=point)
+        if metric == "kl_rollout":
+            axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         tidy(axes)
