@@ -21,6 +21,7 @@ from tinylora.errors import RequestError
 from tinylora.sweep.plots import COLORS, Dot, draw_dots, draw_level, mean_interval, short, tidy
 from tinylora.sweep.records import Record
 
+WITH_FULL = {"fig4", "fig7", "fig8", "fig9"}  # that show the full fine-tuning of figure 1
 LEVEL_STYLES = ("--", "-.", ":")
 SHARES = (0.9, 0.95, 0.975)  # of the best accuracy, figure 3
 Table = list[dict[str, Any]]
@@ -114,6 +115,9 @@ def draw_figures(records: Sequence[Record], out: Path) -> list[Path]:
     for record in shown:
         figure = record["figure"]
         by_figure[figure if figure in (*PLOTS, *SPECIAL) else "fig1"].append(record)
+    full = [record for record in by_figure.get("fig1", []) if record["method"] == "full"]
+    for name in WITH_FULL & set(by_figure):
+        by_figure[name] += full
     if "fig6" in by_figure:
         by_figure["fig3"] = by_figure["fig6"]
     drawn = []
@@ -142,7 +146,7 @@ def draw_plot(name: str, records: Sequence[Record]) -> tuple[Figure, Table]:
 
 
 def _is_level(name: str, record: Record) -> bool:
-    return name in ("fig1", "fig2", "fig6") and record["method"] == "full"
+    return name in ("fig1", "fig2", *WITH_FULL) and record["method"] == "full"
 
 
 def _levels(axes: Any, name: str, records: Sequence[Record], kind: str) -> None:
