@@ -18,7 +18,16 @@ from matplotlib.ticker import MaxNLocator
 
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
-from tinylora.sweep.plots import COLORS, Dot, draw_dots, draw_level, mean_interval, short, tidy
+from tinylora.sweep.plots import (
+    COLORS,
+    Dot,
+    draw_dots,
+    draw_level,
+    label_values,
+    mean_interval,
+    short,
+    tidy,
+)
 from tinylora.sweep.records import Record
 
 WITH_FULL = {"fig4", "fig7", "fig8", "fig9"}  # that show the full fine-tuning of figure 1
@@ -165,7 +174,7 @@ def _levels(axes: Any, name: str, records: Sequence[Record], kind: str) -> None:
 
 def draw_smallest(name: str, records: Sequence[Record]) -> tuple[Figure, Table]:
     """Figure 3: the smallest update that reaches a share of the best, against model size."""
-    figure, (axes,) = _panels("Smallest update that reaches a share of the best accuracy", 1)
+    figure, (axes,) = _panels("Smallest update for a share of the best", 1)
     by_model: dict[float, list[Record]] = defaultdict(list)
     for record in records:
         by_model[float(record["model_parameters"])].append(record)
@@ -182,6 +191,7 @@ def draw_smallest(name: str, records: Sequence[Record]) -> tuple[Figure, Table]:
     dots = [Dot(row["series"], row["x"], row["y"], 0) for row in rows]
     draw_dots(axes, dots, log_x=True, percent=False)
     axes.set_yscale("log")
+    label_values(axes.yaxis, sorted({dot.y for dot in dots}))
     axes.set_xlabel("parameters of the model")
     axes.set_ylabel("trained numbers")
     _legend(figure, axes)

@@ -65,7 +65,7 @@ def draw_dots(axes: Any, dots: Sequence[Dot], *, log_x: bool, percent: bool = Tr
         )
     if log_x:
         axes.set_xscale("log")
-        _label_values(axes, sorted({dot.x for dot in dots}))
+        label_values(axes.xaxis, sorted({dot.x for dot in dots}))
     if percent:
         axes.set_ylim(-3, 103)
     tidy(axes)
@@ -81,7 +81,7 @@ def tidy(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _label_values(axes: Any, values: Sequence[float]) -> None:
+def label_values(axis: Any, values: Sequence[float]) -> None:
     """The values themselves where they are few, and not too near one another; else powers of 10."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -91,9 +91,9 @@ def _label_values(axes: Any, values: Sequence[float]) -> None:
         if not kept or value / kept[-1] > least:
             kept.append(value)
     if kept and len(kept) <= 10:
-        axes.xaxis.set_major_locator(FixedLocator(kept))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-        axes.xaxis.set_minor_locator(NullLocator())
+        axis.set_major_locator(FixedLocator(kept))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        axis.set_minor_locator(NullLocator())
 
 
 def short(value: float) -> str:
