@@ -168,7 +168,8 @@ def print_spent(points: Points) -> None:
         first = runs[0]
         seconds = statistics.fmean(sum(run["curves"]["seconds"]) for run in runs)
         rollouts = first["rollouts_per_step"] * first["steps"]
-        row = [first["num_trainable"], first["algorithm"]]
+        sigma = f", sigma {first['settings']['sigma']}" if "sigma" in first["settings"] else ""
+        row = [first["num_trainable"], first["algorithm"] + sigma]
         row += [*(shown(gains(runs, measure)) for measure in MEASURES), rollouts, f"{seconds:.0f}"]
         for goal in REACHED:
             row += price(runs, goal)

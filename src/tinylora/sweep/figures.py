@@ -269,7 +269,12 @@ def draw_spent(name: str, records: Sequence[Record]) -> tuple[Figure, Table]:
         here = [record for record in records if record["num_trainable"] == count]
         for row, spent in enumerate(("rollouts", "seconds")):
             axes = panels[row][column]
-            dots = [dot for record in here for dot in _spent_dots(record, spent)]
+            runs = _by_point(here).values()
+            dots = [
+                dot
+                for members in runs
+                for dot in _spent_dots(members, spent, _with_sigma(members[0], here))
+            ]
             draw_dots(axes, dots, log_x=False)
             axes.set_title(f"{count} number{'s' * (count > 1)}", fontsize="medium")
             axes.set_xlabel(spent)
@@ -279,23 +284,21 @@ def draw_spent(name: str, records: Sequence[Record]) -> tuple[Figure, Table]:
     return figure, rows
 
 
-def _spent_dots(record: Record, spent: str) -> list[Dot]:
-    """The validations of a run; seconds are those of mean steps, so that seeds share their x."""
-    curves, settings = record["curves"], record["settings"]
-    num_steps = len(curves["seconds"])
-    a_step = {
-        "rollouts": record["rollouts_per_step"],
-        "seconds": statistics.fmean(curves["seconds"]),
-    }[spent]
-    values = curves.get("validation_accuracy", [None] * num_steps)
+def _with_sigma(record: Record, records: Sequence[Record]) -> str:
+    """The algorithm, and which of the first steps (`sigma`) that were tried it had."""
+    tried = sorted({r["settings"]["sigma"] for r in records if "sigma" in r["settings"]})
+    place = {tried[0]: ", small sigma", tried[-1]: ", large sigma"} if len(tried) > 1 else {}
+    return str(record["algorithm"]) + place.get(record["settings"].get("sigma"), "")
+
+
+def _spent_dots(members: Sequence[Record], spent: str, label: str) -> list[Dot]:
+    """The validations of a point's runs; a step has the seeds' mean seconds, so they share x."""
+    seconds = statistics.fmean(value for run in members for value in run["curves"]["seconds"])
+    a_step = {"rollouts": members[0]["rollouts_per_step"], "seconds": seconds}[spent]
     return [
-        Dot(
-            record["algorithm"],
-            step * a_step if spent == "rollouts" else round(step * a_step),
-            value,
-            int(settings["seed"]),
-        )
-        for step, value in enumerate(values, start=1)
+        Dot(label, step * a_step, value, int(run["settings"]["seed"]))
+        for run in members
+        for step, value in enumerate(run["curves"].get("validation_accuracy", []), start=1)
         if value is not None
     ]
 
