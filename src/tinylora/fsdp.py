@@ -25,7 +25,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from tinylora import world
+from tinylora import distributed
 from tinylora.adapter import TinyLora
 from tinylora.errors import RequestError
 
@@ -36,7 +36,7 @@ def check_processes() -> None:
     Raises:
         RequestError: there is one process.
     """
-    if world.size() == 1:
+    if distributed.size() == 1:
         raise RequestError(
             "fsdp = true, but there is one process, which would hold every weight anyway. Start "
             "several: torchrun --nproc-per-node=N -m tinylora train ..., or leave fsdp out."
@@ -60,7 +60,7 @@ def shard(adapter: TinyLora, device: torch.device) -> None:
                 "quantised."
             )
     blocks = blocks_of(model)
-    mesh = init_device_mesh(device.type, (world.size(),))
+    mesh = init_device_mesh(device.type, (distributed.size(),))
     for block in blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     inside = {id(parameter) for block in blocks for parameter in block.parameters()}
@@ -88,7 +88,7 @@ def blocks_of(model: Any) -> Sequence[torch.nn.Module]:
 
 def is_sharded(model: Any) -> bool:
     """Whether `shard` has split its weights."""
-    return world.size() > 1 and isinstance(model.base_model, FSDPModule)
+    return distributed.size() > 1 and isinstance(model.base_model, FSDPModule)
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def _announcing(model: Any) -> Iterator[None]:
 def _someone_runs(model: Any, i_do: bool) -> bool:
     """Whether any rank is about to run a pass; asked by all of them, once for each pass."""
     running = torch.tensor([float(i_do)], device=model.device)
-    world.add_up(running)
+    distributed.add_up(running)
     return bool(running)
 
 

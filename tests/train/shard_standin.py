@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from standins import tiny_model
-from tinylora import AdapterConfig, attach, world
+from tinylora import AdapterConfig, attach, distributed
 from tinylora.fsdp import blocks_of, in_step, is_sharded, shard
 from tinylora.train.batching import Sample, collate, completion_logprobs, pack
 from tinylora.train.recompute import recomputed
@@ -24,7 +24,7 @@ SAMPLES = [Sample(i, [3, 4, 5 + i], [6, 7, 8 + i, 1]) for i in range(5)]
 
 
 def main(output: Path) -> None:
-    with world.joined():
+    with distributed.joined():
         whole, split = make(), make()
         blocks = blocks_of(split.model)
         count = sum(p.numel() for block in blocks for p in block.parameters())
@@ -41,8 +41,8 @@ def main(output: Path) -> None:
             "errors": [error(whole, split, again) for again in (False, True)],
             "after": held(blocks),
         }
-        everything = world.gather([found])
-        if world.is_main():
+        everything = distributed.gather([found])
+        if distributed.is_main():
             output.write_text(json.dumps(everything), encoding="utf-8")
 
 
@@ -63,10 +63,10 @@ def held(blocks) -> int:
 def error(whole, split, again: bool) -> list[float]:
     """How far log-probabilities and gradient are from those of the whole model."""
     wanted, wanted_gradient = learned(whole, SAMPLES, again)
-    mine = SAMPLES[:4] if world.is_main() else SAMPLES[4:]  # four passes here, one there
+    mine = SAMPLES[:4] if distributed.is_main() else SAMPLES[4:]  # four passes here, one there
     got, gradient = learned(split, mine, again)
-    world.add_up(gradient)
-    place = slice(0, 16) if world.is_main() else slice(16, 20)
+    distributed.add_up(gradient)
+    place = slice(0, 16) if distributed.is_main() else slice(16, 20)
     return [float((got - wanted[place]).abs().max()), float((gradient - wanted_gradient).norm())]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from tinylora import world
+from tinylora import distributed
 from tinylora.fsdp import in_step
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Completion, Engine, Sampling
@@ -40,12 +40,12 @@ class ShardedEngine:
     ) -> list[list[Completion]]:
         """As the engine's own."""
         places = range(len(prompts)) if places is None else places
-        mine, here = world.share(prompts), world.share(list(places))
+        mine, here = distributed.share(prompts), distributed.share(list(places))
         with in_step(self.policy.model):
             done = self.engine.generate(mine, num_samples, sampling, seed, here) if mine else []
-        return world.gather(done)
+        return distributed.gather(done)
 
 
 def sharded(engine: Engine) -> Engine:
     """The engine, shared out where there are several processes."""
-    return ShardedEngine(engine) if world.size() > 1 else engine
+    return ShardedEngine(engine) if distributed.size() > 1 else engine

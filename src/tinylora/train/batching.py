@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tinylora import world
+from tinylora import distributed
 from tinylora.errors import RequestError
 
 CHUNK_ELEMENTS = 2**25  # logits in fp32 that exist at once: 128 MiB
@@ -119,7 +119,7 @@ def split_among_processes(
     rows: Sequence[Row], model: Any, max_tokens: int | None
 ) -> list[list[Row]]:
     """This process's share of the rows, cut by the token budget (None: the device's default)."""
-    mine = world.share(sorted(rows, key=lambda row: -row.length))
+    mine = distributed.share(sorted(rows, key=lambda row: -row.length))
     budget = max_tokens or default_micro_batch_tokens(model.device)
     return split_rows(mine, budget, has_padding=not lays_end_to_end(model))
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinylora import world
+from tinylora import distributed
 from tinylora.config import TrainConfig
 from tinylora.errors import RequestError
 from tinylora.fsdp import in_step
@@ -249,12 +249,12 @@ def population_rollouts(
     prompts_P = [text.encode(problem) for problem in problems_P]
     seed = derive_seed(config.seed, "rollout", step)
     with clock("rollout"):
-        mine, places = world.share(prompts_P), world.share(range(len(prompts_P)))
+        mine, places = distributed.share(prompts_P), distributed.share(range(len(prompts_P)))
         done = []
         with in_step(engine.policy.model):
             if mine:
                 done = engine.generate_population(mine, candidates, sampling, seed, places)
-        completions_P_C = world.gather(done)
+        completions_P_C = distributed.gather(done)
     with clock("grade"):
         return graded(problems_P, prompts_P, completions_P_C, text, grade)
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinylora import world
+from tinylora import distributed
 from tinylora.config import TrainConfig
 from tinylora.fsdp import in_step
 from tinylora.policy import Policy
@@ -229,10 +229,10 @@ def learn(
                 loss = micro_batch_loss(logprobs_T, batch, part.tokens, config)
                 loss.backward()  # type: ignore[no-untyped-call]
         if iteration == 0:
-            world.add_up(batch.old_T)
+            distributed.add_up(batch.old_T)
             compare(policy, engine, batch, config)
         updated = step_clipped(policy, optimizer, config, step)
-    world.add_up(batch.new_T, batch.reference_T)
+    distributed.add_up(batch.new_T, batch.reference_T)
     return {**updated, **policy_metrics(batch, config)}
 
 
@@ -246,7 +246,7 @@ def at_rest(
         for part in micro_batches(batch.rows, policy.model):
             logprobs_T = completion_logprobs(policy.model, part, config.temperature)
             batch.old_T[part.tokens] = batch.new_T[part.tokens] = logprobs_T
-    world.add_up(batch.old_T, batch.new_T, batch.reference_T)
+    distributed.add_up(batch.old_T, batch.new_T, batch.reference_T)
     compare(policy, engine, batch, config)
     rate = learning_rate_at(step, config)
     return {"learning_rate": rate, "grad_norm": 0.0, **policy_metrics(batch, config)}

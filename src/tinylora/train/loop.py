@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinylora import world
+from tinylora import distributed
 from tinylora.config import TrainConfig
 from tinylora.policy import Policy
 from tinylora.train.checkpoint import Optimizer, load_checkpoint, save_checkpoint
@@ -55,7 +55,7 @@ def run_steps(
     start = time.monotonic()
 
     def save() -> None:
-        if not world.is_main():
+        if not distributed.is_main():
             return
         save_checkpoint(checkpoint_folder, policy, optimizer, done, config.seed, validation)
 
@@ -65,7 +65,7 @@ def run_steps(
         return time.monotonic() - start >= 60 * config.max_minutes
 
     with deferred_interrupt() as interrupted:
-        while done < config.steps and not world.anywhere(interrupted() or is_over()):
+        while done < config.steps and not distributed.anywhere(interrupted() or is_over()):
             metrics, samples = step(done)
             done += 1
             if validation is not None:

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from tinylora import world
+from tinylora import distributed
 from tinylora.adapter.files import DTYPES
 from tinylora.config import TrainConfig
 from tinylora.errors import TinyLoraError
@@ -38,7 +38,7 @@ def step_clipped(
     Raises:
         TinyLoraError: the gradient is not finite.
     """
-    world.add_up_gradients(policy.parameters())
+    distributed.add_up_gradients(policy.parameters())
     rate = learning_rate_at(step, config)
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinylora import world
+from tinylora import distributed
 from tinylora.errors import TinyLoraError
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion
@@ -89,15 +89,15 @@ def grade_groups(
     """Verdicts of all samples, from one call of the grader."""
     num_samples = len(texts_P_G[0])
     repeated = [problem for problem in problems_P for _ in range(num_samples)]
-    mine = world.share(repeated)
-    texts = world.share([text for row in texts_P_G for text in row])
+    mine = distributed.share(repeated)
+    texts = distributed.share([text for row in texts_P_G for text in row])
     judged = list(grade(mine, texts)) if mine else []
     if len(judged) != len(mine):
         raise TinyLoraError(
             f"The grader gave {len(judged)} verdicts for {len(mine)} completions, so which "
             "belongs to which is unknown. It has to give one for each, None where it cannot judge."
         )
-    verdicts = world.gather(judged)
+    verdicts = distributed.gather(judged)
     return [verdicts[i : i + num_samples] for i in range(0, len(verdicts), num_samples)]
 
 

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tinylora import world
+from tinylora import distributed
 from tinylora.adapter.files import DTYPES, Store, read, rounding
 from tinylora.adapter.modules import LinearMap, linear_maps
 from tinylora.config import TrainConfig, flatten
@@ -90,8 +90,8 @@ def train(
         KeyboardInterrupt: after Ctrl-C, with the checkpoint written.
     """
     start, config = time.monotonic(), config or TrainConfig()
-    with world.joined():
-        console = (console or Console()) if world.is_main() else Console(quiet=True)
+    with distributed.joined():
+        console = (console or Console()) if distributed.is_main() else Console(quiet=True)
         if config.output is not None and not resume:
             check_free(new_folder(config, ""))  # before a large model is loaded
         if config.fsdp:
@@ -107,9 +107,9 @@ def _run(
 ) -> dict[str, Any]:
     """From what was prepared to the summary; of several processes, the first one writes."""
     config = job.config
-    folder = world.from_main(new_folder(config, job.task.name))
+    folder = distributed.from_main(new_folder(config, job.task.name))
     check_same_run(folder, config) if resume else check_free(folder)
-    world.wait()  # until every process has looked, nothing is written
+    distributed.wait()  # until every process has looked, nothing is written
     for note in job.task.notes:
         _say(console, note)
     seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
@@ -141,7 +141,7 @@ def _run(
             evaluations["best"] = same or accuracy_of(job, engine_of, folder.best, present)
     seconds = seconds_before + time.monotonic() - start
     summary = summarise(job, folder, evaluations, saved, best, seconds)
-    if world.is_main():
+    if distributed.is_main():
         write_json(folder.summary, summary)
         draw_curve(folder.metrics, summary, folder.curve)
     console.print(end_table(summary))
@@ -159,11 +159,11 @@ def base_accuracy(
     """Greedy and sampled accuracy before training: measured once, then read from the folder."""
     if folder.base.is_file():
         known = json.loads(folder.base.read_text(encoding="utf-8"))
-    base = world.from_main(known)
+    base = distributed.from_main(known)
     if base is None:
         _say(console, f"Measuring the base model on {len(job.exam.problems)} test problems ...")
         base = _measure(job, engine)
-    if world.is_main() and not folder.base.is_file():
+    if distributed.is_main() and not folder.base.is_file():
         write_json(folder.base, base)
     return dict(base)
 
@@ -253,7 +253,7 @@ def _train_and_save(
 ) -> tuple[dict[str, Any], Saved, Best | None]:
     """From the base model to the files of what was trained; returns the base's accuracy first."""
     store = job.config.store
-    if world.is_main():
+    if distributed.is_main():
         write_config(folder, job.config)
     base = base_accuracy(job, engine, folder, console, known)
     validation = _validation(job, engine)
@@ -273,10 +273,10 @@ def _train_and_save(
 def _save(policy: Trained, folder: Path, store: Store) -> int:
     """The bytes of the files, which are there for every process when this returns."""
     num_bytes = 0
-    if world.is_main():
+    if distributed.is_main():
         folder.mkdir(exist_ok=True)
         num_bytes = policy.save(folder, store)
-    return world.from_main(num_bytes)
+    return distributed.from_main(num_bytes)
 
 
 def _rollouts_per_step(config: TrainConfig, num_trainable: int) -> int:
@@ -326,7 +326,7 @@ def _learn(
     settings = flatten(job.config)
     log = (
         NoLog()
-        if not world.is_main()
+        if not distributed.is_main()
         else RunLog(
             folder.path,
             job.config.steps,

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tinylora import world
+from tinylora import distributed
 from tinylora.config import TrainConfig
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.fsdp import in_step
@@ -115,7 +115,7 @@ def sft_step(
             loss = -logprobs_T.sum() / num_tokens
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-    world.add_up(total)
+    distributed.add_up(total)
     return {
         "loss": float(total),
         "num_references": len(samples),
