@@ -22,7 +22,7 @@ from tinylora import TrainConfig
 from tinylora.adapter.modules import linear_maps
 from tinylora.models import load_skeleton
 from tinylora.pocket import model_folder
-from tinylora.train.memory import Memory, estimate
+from tinylora.run.memory import Memory, estimate
 
 SHAPES = {  # blocks, hidden, MLP, heads, key-value heads, tied embeddings
     "0.5B": (24, 896, 4864, 14, 2, True),

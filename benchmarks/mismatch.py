@@ -24,6 +24,8 @@ import transformers
 from rich.console import Console
 
 from tinylora import TrainConfig
+from tinylora.algorithms.grpo import train_grpo
+from tinylora.algorithms.log import RunLog
 from tinylora.config import AdapterConfig
 from tinylora.evaluate import evaluate, text_of
 from tinylora.methods import METHODS
@@ -32,8 +34,6 @@ from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.sweep.plots import mean_interval
 from tinylora.tasks import load_task
-from tinylora.train.grpo import train_grpo
-from tinylora.train.metrics import RunLog
 
 WAYS: dict[str, tuple[bool, float | None]] = {  # rollouts from merged weights?, importance cap
     "exact rollouts": (False, 2.0),

@@ -25,12 +25,12 @@ import transformers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tinylora import AdapterConfig, TrainConfig, attach
+from tinylora.algorithms.grpo import learn, make_batch, make_optimizer
+from tinylora.algorithms.rollouts import Rollouts
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion
 from tinylora.tasks.task import Problem
-from tinylora.train.grpo import learn, make_batch, make_optimizer
-from tinylora.train.rollouts import Rollouts
 
 SHAPES = {  # hidden, MLP, heads, key-value heads, blocks
     "block": (3584, 18944, 28, 4, 1),

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from tinylora.algorithms.grpo import Text
 from tinylora.errors import TinyLoraError
 from tinylora.evaluate import controls, evaluate, random_values
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.tasks.task import Problem, Task
-from tinylora.train.grpo import Text
 
 
 class Parrot:

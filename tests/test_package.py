@@ -32,8 +32,8 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_train_is_a_function_and_a_room() -> None:
-    """`tinylora.train(...)` works before and after somebody imports `tinylora.train.grpo`."""
-    import tinylora.train.losses
+    """`tinylora.train(...)` works before and after somebody imports `tinylora.algorithms.grpo`."""
+    import tinylora.algorithms.losses
 
     assert callable(tinylora.train)
-    assert tinylora.train.losses.__name__ == "tinylora.train.losses"
+    assert tinylora.algorithms.losses.__name__ == "tinylora.algorithms.losses"

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from tinylora.config import AdapterConfig, TrainConfig
     from tinylora.errors import RequestError, TinyLoraError
     from tinylora.rewards.verdict import Verdict
+    from tinylora.run.training import train
     from tinylora.tasks import Problem, Task, load_task
-    from tinylora.train.run import train
 
 __all__ = [
     "AdapterConfig",

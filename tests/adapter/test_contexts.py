@@ -3,9 +3,9 @@
 import pytest
 import torch
 from test_layer import logits, loss
-from tiny import FAMILIES, config_of, model_of, tokens, values_like
 from torch import nn
 
+from helpers.tiny import FAMILIES, config_of, model_of, tokens, values_like
 from tinylora.adapter import attach
 from tinylora.errors import RequestError
 from tinylora.policy import TinyLoraPolicy

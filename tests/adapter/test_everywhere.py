@@ -10,9 +10,9 @@ import scipy.linalg
 import torch
 from safetensors.torch import load_file, save_file
 from test_svd import decaying, matrix
-from tiny import config_of, model_of, values_like
 from torch import Tensor
 
+from helpers.tiny import config_of, model_of, values_like
 from tinylora.adapter import attach, load, svd
 from tinylora.adapter.files import read
 from tinylora.models import load_model

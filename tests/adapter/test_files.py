@@ -9,9 +9,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from test_layer import logits
-from tiny import config_of, model_of, tokens, values_like
 
 import tinylora.adapter.files as files
+from helpers.tiny import config_of, model_of, tokens, values_like
 from tinylora.adapter import attach, load
 from tinylora.errors import RequestError
 from tinylora.pocket import model_folder

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from test_layer import logits
-from tiny import FAMILIES, config_of, model_of, tokens, values_like
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from helpers.tiny import FAMILIES, config_of, model_of, tokens, values_like
 from tinylora.adapter import attach, fingerprint, load
 from tinylora.adapter.fingerprint import compare, take
 from tinylora.errors import RequestError

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tiny import config_of, model_of, values_like
 
+from helpers.tiny import config_of, model_of, values_like
 from tinylora.adapter import attach, files, load
 from tinylora.errors import RequestError
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import FAMILIES, config_of, model_of, tokens, values_like
 from transformers.pytorch_utils import Conv1D
 
+from helpers.tiny import FAMILIES, config_of, model_of, tokens, values_like
 from tinylora.adapter import AdapterConfig, attach
 from tinylora.adapter.factors import projections
 from tinylora.adapter.svd import truncated_svd

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tiny import FAMILIES, GPT2_TARGETS, config_of, model_of
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
+from helpers.tiny import FAMILIES, GPT2_TARGETS, config_of, model_of
 from tinylora.adapter import attach
 from tinylora.adapter.modules import clean_name, common_ancestor, linear_maps, read_weight
 from tinylora.config import SEVEN_MAPS, AdapterConfig

@@ -4,8 +4,8 @@ import peft
 import pytest
 import torch
 from test_layer import logits
-from tiny import FAMILIES, GPT2_TARGETS, config_of, model_of, tokens, values_like
 
+from helpers.tiny import FAMILIES, GPT2_TARGETS, config_of, model_of, tokens, values_like
 from tinylora.adapter import attach
 from tinylora.adapter.factors import projections
 from tinylora.adapter.svd import truncated_svd

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from bitsandbytes.functional import _convert_weight_packed_for_cpu
-from tiny import values_like
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from helpers.tiny import values_like
 from tinylora.adapter import attach, load
 from tinylora.adapter.files import read
 from tinylora.adapter.fingerprint import compare, take

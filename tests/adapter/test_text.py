@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 from test_layer import logits
-from tiny import config_of, model_of, tokens, values_like
 
+from helpers.tiny import config_of, model_of, tokens, values_like
 from tinylora.adapter import attach, files, load, text
 from tinylora.config import AdapterConfig
 from tinylora.errors import RequestError

@@ -6,9 +6,9 @@ import pickle
 import pytest
 import torch
 from test_layer import logits, loss
-from tiny import config_of, model_of, tokens, values_like
 from torch import nn
 
+from helpers.tiny import config_of, model_of, tokens, values_like
 from tinylora.adapter import attach
 from tinylora.errors import RequestError
 

@@ -10,7 +10,7 @@ import yaml
 
 from tinylora.adapter.files import read
 from tinylora.cli import main
-from tinylora.train.run import ALGORITHMS
+from tinylora.run.training import ALGORITHMS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -144,7 +144,7 @@ def test_a_tracker_that_is_not_installed_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("tinylora.train.prepare.find_spec", lambda name: None)
+    monkeypatch.setattr("tinylora.run.prepare.find_spec", lambda name: None)
     argv = ["train", *small, "--track=wandb", f"--output={tmp_path / 'run'}", *extra]
     refused(argv, r"track = wandb, but wandb is not installed.*tinylora\[track\]", capsys)
 

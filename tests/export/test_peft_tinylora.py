@@ -7,11 +7,11 @@ from typing import Any
 import peft
 import pytest
 import torch
-from exports import adapter_of, logits, served
 from safetensors.torch import load_file, save_file
-from tiny import FAMILIES, GPT2_TARGETS, model_of, tokens
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from helpers.exports import adapter_of, logits, served
+from helpers.tiny import FAMILIES, GPT2_TARGETS, model_of, tokens
 from tinylora.adapter import load
 from tinylora.config import SEVEN_MAPS
 from tinylora.errors import RequestError

@@ -9,12 +9,12 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from exports import adapter_of, logits
-from gguf_base import write_base
-from tiny import config_of, model_of, values_like
 from torch import nn
 from transformers import MistralConfig, MistralForCausalLM
 
+from helpers.exports import adapter_of, logits
+from helpers.gguf_base import write_base
+from helpers.tiny import config_of, model_of, values_like
 from tinylora.adapter import AdapterConfig, attach
 from tinylora.errors import RequestError
 from tinylora.evaluate import text_of

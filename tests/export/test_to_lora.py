@@ -8,10 +8,10 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-from exports import adapter_of, logits, served
 from safetensors.torch import load_file
-from tiny import FAMILIES, config_of, model_of, tokens, values_like
 
+from helpers.exports import adapter_of, logits, served
+from helpers.tiny import FAMILIES, config_of, model_of, tokens, values_like
 from tinylora.adapter import AdapterConfig, attach
 from tinylora.errors import RequestError
 from tinylora.export import LoraWriter, to_lora

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from exports import adapter_of, logits
 from safetensors.torch import load_file
-from tiny import FAMILIES, model_of, tokens, values_like
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from helpers.exports import adapter_of, logits
+from helpers.tiny import FAMILIES, model_of, tokens, values_like
 from tinylora.adapter import AdapterConfig, attach
 from tinylora.errors import RequestError
 from tinylora.export import to_merged

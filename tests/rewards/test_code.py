@@ -4,8 +4,8 @@ import gzip
 import json
 
 import pytest
-from judging import HONEST, LIMITS, SHARED, SUM
 
+from helpers.judging import HONEST, LIMITS, SHARED, SUM
 from tinylora.errors import RequestError
 from tinylora.rewards import code, compile
 from tinylora.rewards.code import Job, Limits, Test, judge, judge_many, weighted

@@ -15,8 +15,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from judging import HONEST, LIMITS, ROOT, SHARED, SUM, THEIR_LIMITS, CleanRoom, attacks, judge_job
 
+from helpers.judging import (
+    HONEST,
+    LIMITS,
+    ROOT,
+    SHARED,
+    SUM,
+    THEIR_LIMITS,
+    CleanRoom,
+    attacks,
+    judge_job,
+)
 from tinylora.rewards import sandbox, selftest, toolbox
 from tinylora.rewards.code import Job, SandboxUnavailable, Test, judge, judge_many
 from tinylora.rewards.sandbox import BoxFailure, RunLimits, Stage, open_box
@@ -67,7 +77,7 @@ def test_an_honest_program_is_right_while_bombs_go_off(room):
 
 
 SLEEPER = """
-from judging import SUM
+from helpers.judging import SUM
 from tinylora.rewards.code import Limits, judge
 from tinylora.rewards.selftest import mechanism_for
 mechanism_for(False)

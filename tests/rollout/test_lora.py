@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from standins import END, SteeringPolicy, tiny_model
+from helpers.standins import END, SteeringPolicy, tiny_model
 from tinylora.adapter import attach
 from tinylora.config import AdapterConfig
 from tinylora.errors import RequestError

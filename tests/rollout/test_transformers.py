@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from standins import END, VOCABULARY, SteeringPolicy, tiny_model
+from helpers.standins import END, VOCABULARY, SteeringPolicy, tiny_model
 from tinylora.adapter import attach
 from tinylora.config import AdapterConfig
 from tinylora.errors import RequestError

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
-from real_data import DATA, needs_data
 
+from helpers.real_data import DATA, needs_data
 from tinylora.config import TaskConfig
 from tinylora.errors import RequestError
 from tinylora.tasks import Task, load_task

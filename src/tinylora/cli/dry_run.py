@@ -15,11 +15,11 @@ from tinylora.models import (
     load_tokenizer,
     resolved_dtype,
 )
+from tinylora.run.folder import check_free, check_same_run, new_folder
+from tinylora.run.memory import estimate, memory_table
+from tinylora.run.prepare import check_request, first_problems, resolve_budget
+from tinylora.run.tables import module_table, sharing_table
 from tinylora.tasks import load_task
-from tinylora.train.folder import check_free, check_same_run, new_folder
-from tinylora.train.memory import estimate, memory_table
-from tinylora.train.prepare import check_request, first_problems, resolve_budget
-from tinylora.train.tables import module_table, sharing_table
 
 
 def show(config: TrainConfig, resume: bool) -> None:

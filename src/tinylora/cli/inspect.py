@@ -200,7 +200,7 @@ def show_model(options: Options) -> None:
     from tinylora.cli.quiet import quieten
     from tinylora.config import AdapterConfig
     from tinylora.models import load_skeleton
-    from tinylora.train.tables import module_table, sharing_table
+    from tinylora.run.tables import module_table, sharing_table
 
     config = AdapterConfig(**chosen_settings(options))
     quieten(options.what)

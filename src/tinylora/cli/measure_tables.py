@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from tinylora.train.report import accuracy_text
+from tinylora.run.report import accuracy_text
 
 KINDS = ("greedy", "sampled")
 NAMES = {

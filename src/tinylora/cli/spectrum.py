@@ -11,7 +11,7 @@ from tinylora.adapter.factors import linear_factors
 from tinylora.adapter.modules import LinearMap
 from tinylora.adapter.svd import NEAR_EQUAL, Factors
 from tinylora.config import AdapterConfig
-from tinylora.train.tables import common_prefix
+from tinylora.run.tables import common_prefix
 
 MANY_MAPS = 50  # from which on progress is shown
 

@@ -50,7 +50,7 @@ def run(argv: Sequence[str]) -> None:
         show(config, options.resume)
         return
     from tinylora.cli.quiet import quieten
-    from tinylora.train.run import train
+    from tinylora.run.training import train
 
     quieten(config.model)
     train(config, resume=options.resume)
@@ -66,7 +66,7 @@ def resolve(options: Any) -> TrainConfig:
         raise RequestError(
             "--resume has no run to go on with. Name its folder: --resume --output DIR."
         )
-    from tinylora.train.folder import RunFolder, recorded_settings
+    from tinylora.run.folder import RunFolder, recorded_settings
 
     recorded = recorded_settings(RunFolder(Path(settings["output"])))
     return unflatten(combine(recorded, settings))

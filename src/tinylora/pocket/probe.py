@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tinylora.adapter import AdapterConfig, attach
+from tinylora.algorithms.batching import Sample, collate, completion_logprobs, pack
 from tinylora.evaluate import text_of
 from tinylora.models import load_model
 from tinylora.pocket import task as pocket_task
@@ -21,7 +22,6 @@ from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks.task import Problem, Task
-from tinylora.train.batching import Sample, collate, completion_logprobs, pack
 
 SHARE_WANTED, LATENT_WANTED = 0.75, 0.85
 

@@ -69,7 +69,7 @@ def _train(settings: Mapping[str, Any], sweep: Path, folder: Path) -> None:
     from rich.console import Console
 
     from tinylora.config import unflatten
-    from tinylora.train.run import train
+    from tinylora.run.training import train
 
     resume = (folder / "config.yaml").is_file()
     if not resume and folder.is_dir():  # it failed before it had begun

@@ -1,0 +1,96 @@
+"""The state of a run on disk, such that a kill at any moment costs steps and never changes a bit.
+
+A checkpoint is the policy's numbers, the optimiser's state, the count of finished steps, and the
+best numbers that validation has seen, where there is one. The order of the problems and all
+sampling at step t are functions of (seed, t) alone, so the seed and the count are the whole of the
+randomness and of the position in the data.
+"""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from tinylora.algorithms.validation import Validation
+from tinylora.atomic import write_atomically
+from tinylora.errors import RequestError, TinyLoraError
+from tinylora.policy import Policy
+
+FILE_NAME = "state.pt"
+
+
+class Optimizer(Protocol):
+    """Whatever a step changes beside the policy's numbers."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def save_checkpoint(
+    folder: Path,
+    policy: Policy,
+    optimizer: Optimizer,
+    step: int,
+    seed: int,
+    validation: Validation | None = None,
+) -> None:
+    """Replace the folder's checkpoint; whoever looks finds the old one or the new one, whole."""
+    state = {
+        "step": step,
+        "seed": seed,
+        "policy": policy.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "best": validation and validation.state_dict(),
+    }
+    data = io.BytesIO()
+    torch.save(state, data)
+    write_atomically(folder / FILE_NAME, data.getvalue())
+
+
+def load_checkpoint(
+    folder: Path,
+    policy: Policy,
+    optimizer: Optimizer,
+    seed: int,
+    validation: Validation | None = None,
+) -> int:
+    """Put the checkpoint's state back; returns how many steps were finished (0: there is none).
+
+    Raises:
+        RequestError: it was written with another seed or for another policy.
+        TinyLoraError: the file cannot be read.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return 0
+    state = _read(path)
+    if state["seed"] != seed:
+        raise RequestError(
+            f"seed = {seed}, but {path} is of a run with seed = {state['seed']}, which saw other "
+            f"problems. Resume with seed = {state['seed']}, or give another output folder."
+        )
+    try:
+        policy.load_state_dict(state["policy"])
+        optimizer.load_state_dict(state["optimizer"])
+        if validation is not None:
+            validation.load_state_dict(state["best"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise RequestError(
+            f"{path} holds another policy ({error}). Resume with the settings of its config.yaml, "
+            "or give another output folder."
+        ) from error
+    return int(state["step"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise TinyLoraError(
+            f"{path} cannot be read ({error}). Delete the folder {path.parent} to start the run "
+            "again from its first step."
+        ) from error
+    return state

@@ -1,0 +1,175 @@
+"""The first half of a step: problems are drawn, completions sampled and graded.
+
+Everything random is a function of (seed, step), so that a run can continue anywhere.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinylora import distributed
+from tinylora.algorithms.losses import has_variance
+from tinylora.errors import TinyLoraError
+from tinylora.rewards.verdict import Verdict
+from tinylora.rollout.engine import Completion
+from tinylora.tasks.task import Grade, Problem, Task
+
+MAX_UNJUDGED_SHARE = 0.05  # of a step's completions; beyond it the grader is broken, not the model
+STAMP = "sandbox"  # among the details of a verdict: what stood around a program that ran
+SAMPLES_PER_STEP = 4  # completions of each step that samples.jsonl keeps
+
+
+@dataclass(frozen=True)
+class Text:
+    """How texts become tokens and back: prompts by the chat template, answers as they are."""
+
+    encode: Callable[[Problem], list[int]]
+    tokenize: Callable[[str], list[int]]
+    decode: Callable[[list[int]], str]
+    eos_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What was sampled in a step, and what the grader said; P problems by G samples."""
+
+    problems_P: list[Problem]
+    prompts_P: list[list[int]]
+    completions_P_G: list[list[Completion]]
+    texts_P_G: list[list[str]]
+    verdicts_P_G: list[list[Verdict]]
+
+    @property
+    def rewards_P_G(self) -> Tensor:
+        """(P, G); NaN where the grader could not judge."""
+        nan = math.nan
+        return torch.tensor(
+            [[nan if v.score is None else v.score for v in row] for row in self.verdicts_P_G]
+        )
+
+    @property
+    def completions(self) -> list[Completion]:
+        return [completion for row in self.completions_P_G for completion in row]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(completion.token_ids) for completion in self.completions)
+
+
+def draw_problems(problems: Sequence[Problem], count: int, seed: int, step: int) -> list[Problem]:
+    """The step's problems: each epoch goes through all of them in an order of its own."""
+    places = range(step * count, (step + 1) * count)
+    size = len(problems)
+    return [problems[int(epoch_order(size, seed, i // size)[i % size])] for i in places]
+
+
+@lru_cache(maxsize=2)
+def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
+    """A permutation of the problems for one epoch."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    return torch.randperm(size, generator=generator)
+
+
+def derive_seed(seed: int, purpose: str, number: int) -> int:
+    """A seed of its own for every purpose and step, unrelated to its neighbours."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def grade_groups(
+    grade: Grade, problems_P: Sequence[Problem], texts_P_G: list[list[str]]
+) -> list[list[Verdict]]:
+    """Verdicts of all samples, from one call of the grader."""
+    num_samples = len(texts_P_G[0])
+    repeated = [problem for problem in problems_P for _ in range(num_samples)]
+    mine = distributed.share(repeated)
+    texts = distributed.share([text for row in texts_P_G for text in row])
+    judged = list(grade(mine, texts)) if mine else []
+    if len(judged) != len(mine):
+        raise TinyLoraError(
+            f"The grader gave {len(judged)} verdicts for {len(mine)} completions, so which "
+            "belongs to which is unknown. It has to give one for each, None where it cannot judge."
+        )
+    verdicts = distributed.gather(judged)
+    return [verdicts[i : i + num_samples] for i in range(0, len(verdicts), num_samples)]
+
+
+def graded(
+    problems_P: list[Problem],
+    prompts_P: list[list[int]],
+    completions_P_G: list[list[Completion]],
+    text: Text,
+    grade: Grade,
+) -> Rollouts:
+    """The step's completions with their verdicts.
+
+    Raises:
+        TinyLoraError: too many could not be judged.
+    """
+    texts_P_G = [[text.decode(c.token_ids) for c in row] for row in completions_P_G]
+    verdicts_P_G = grade_groups(grade, problems_P, texts_P_G)
+    rollouts = Rollouts(problems_P, prompts_P, completions_P_G, texts_P_G, verdicts_P_G)
+    check_judged(rollouts)
+    return rollouts
+
+
+def check_judged(rollouts: Rollouts) -> None:
+    """Stop where more than a few completions could not be judged: the grader needs mending."""
+    verdicts = [verdict for row in rollouts.verdicts_P_G for verdict in row]
+    unjudged = [verdict for verdict in verdicts if verdict.score is None]
+    allowed = max(1, MAX_UNJUDGED_SHARE * len(verdicts))
+    if len(unjudged) <= allowed and len(unjudged) < len(verdicts):
+        return
+    reason, count = Counter(v.cause for v in unjudged).most_common(1)[0]
+    raise TinyLoraError(
+        f"{len(unjudged)} of {len(verdicts)} completions of this step could not be judged "
+        f"({count} of them: {reason}), and training on the rest would follow the grader's "
+        "failures. Mend the grader or the gold answers, and resume."
+    )
+
+
+def rollout_metrics(rollouts: Rollouts, task: Task) -> dict[str, float]:
+    """What the step's completions were like."""
+    rewards_P_G = rollouts.rewards_P_G
+    judged = rewards_P_G[~rewards_P_G.isnan()]
+    num_right = sum(verdict.is_right for row in rollouts.verdicts_P_G for verdict in row)
+    completions = rollouts.completions
+    metrics = {
+        "reward": float(judged.mean()),
+        "accuracy": num_right / len(judged),
+        "completion_length": rollouts.num_tokens / len(completions),
+        "truncated_share": sum(c.truncated for c in completions) / len(completions),
+        "zero_variance_share": 1 - float(has_variance(rewards_P_G).float().mean()),
+        "num_unjudged": rewards_P_G.numel() - len(judged),
+    }
+    if task.label is not None:
+        kinds = Counter(task.label(text) for row in rollouts.texts_P_G for text in row)
+        metrics |= {f"share_{kind}": n / len(completions) for kind, n in sorted(kinds.items())}
+    return metrics
+
+
+def sample_records(rollouts: Rollouts, step: int) -> list[dict[str, Any]]:
+    """The first completion of the step's first problems, for people to read.
+
+    Of programs each says whether a wall stood around it.
+    """
+    shown = zip(rollouts.problems_P, rollouts.texts_P_G, rollouts.verdicts_P_G, strict=True)
+    return [
+        {
+            "step": step,
+            "prompt": problem.prompt,
+            "gold": problem.gold,
+            "completion": texts[0],
+            "reward": verdicts[0].score,
+            "reason": verdicts[0].reason,
+            **{k: v for k, v in verdicts[0].details.items() if k == STAMP},
+        }
+        for problem, texts, verdicts in list(shown)[:SAMPLES_PER_STEP]
+    ]

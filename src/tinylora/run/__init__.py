@@ -1,0 +1,1 @@
+"""A whole run: what it needs (`prepare.py`), its folder, its course (`training.py`), its report."""

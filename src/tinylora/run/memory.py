@@ -1,0 +1,253 @@
+"""How much memory a run takes, from the shapes of its model alone; `--dry-run` prints it.
+
+    peak = weights + trained + max(learning, rollouts)
+
+Legend: s bytes a number of the base's precision; per token and block: h hidden, m MLP, q all query
+heads, k all key heads, a number of heads; V vocabulary, r rank of the adapter.
+
+    weights    s each; nf4: 1/2 a weight and, for each 64, a byte (of which each 256 have a float);
+               int8: 1 a weight and a float a row. Embeddings, norms, biases and head stay in s.
+    trained    factors A and B in fp32, and once more in the base's precision where that is
+               another; 16 bytes a trained number (itself, gradient, Adam's two)
+    learning   a micro-batch of T tokens keeps in each block above the lowest adapted one
+                   T (s (3m + 2q + 2k) + 8h + 4a + 8 + 28r)
+               (inputs of activation and product; queries, keys, values, answer; both norms' inputs
+               in fp32; rounded numbers of attention, norms and hooks), with activation
+               checkpointing T s h and one block whole. The backward pass works in one block more.
+               The head takes 2s + 12 for each logit of a chunk.
+    rollouts   keys and values 2 s k a token and block, of all rows that run at once; a token's
+               logits in every row, s + 16 each; the prompts' first pass, s (3m + 2h) a token; a
+               copy of the adapted weights where they are folded. vLLM in this process: its cache
+               and its own weights.
+
+Weights are exact (but for a sharded model, where N processes split the blocks and each gathers two
+at a time). The rest leaves out what allocators and libraries hold: some hundreds of MiB.
+
+It does not cover: mixtures of experts, eager attention (a T^2 term), prompts shared by rows (their
+keys and values are as wide as the queries).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import nn
+
+from tinylora.adapter.modules import LinearMap
+from tinylora.algorithms.batching import CHUNK_ELEMENTS, default_micro_batch_tokens
+from tinylora.config import TrainConfig
+from tinylora.models import DTYPES, place_of
+from tinylora.rollout.transformers import MAX_CACHE_TOKENS
+from tinylora.rollout.vllm import DEFAULT_CACHE_GIB
+
+GIB = 2**30
+NEVER_FOLDED = ("bias-only", "full")
+KEEPS_INPUTS = ("lora", "vera", "full")  # methods whose backward pass needs the maps' inputs
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes, by what they are for."""
+
+    blocks: int  # weights that several processes can split
+    whole: int  # weights that they cannot
+    trained: int
+    activations: int
+    head: int
+    cache: int
+    logits: int
+    first_pass: int
+    folded: int
+
+    @property
+    def weights(self) -> int:
+        return self.blocks + self.whole
+
+    @property
+    def learning(self) -> int:
+        return self.activations + self.head
+
+    @property
+    def rollouts(self) -> int:
+        return self.cache + self.logits + self.first_pass + self.folded
+
+    @property
+    def peak(self) -> int:
+        return self.weights + self.trained + max(self.learning, self.rollouts)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes that activations follow from."""
+
+    blocks: int
+    h: int
+    m: int
+    q: int
+    k: int
+    heads: int
+    vocabulary: int
+    has_qk_norm: bool
+
+    @classmethod
+    def of(cls, model: Any) -> "Shape":
+        config = model.config
+        heads: int = config.num_attention_heads
+        size: int = getattr(config, "head_dim", None) or config.hidden_size // heads
+        return cls(
+            blocks=config.num_hidden_layers,
+            h=config.hidden_size,
+            m=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+            q=heads * size,
+            k=(getattr(config, "num_key_value_heads", None) or heads) * size,
+            heads=heads,
+            vocabulary=config.vocab_size,
+            has_qk_norm=any(name.endswith("q_norm") for name, _ in model.named_modules()),
+        )
+
+
+def estimate(
+    model: Any,
+    maps: Sequence[LinearMap],
+    config: TrainConfig,
+    num_trainable: int,
+    longest_prompt: int,
+    max_new_tokens: int,
+) -> Memory:
+    """The run's memory on one process.
+
+    Args:
+        model: with or without weights.
+        maps: those that are adapted.
+        config: with `dtype` resolved.
+        longest_prompt: in tokens.
+    """
+    shape = Shape.of(model)
+    s = DTYPES[config.dtype].itemsize
+    whole, blocks = weight_bytes(model, s, config.quantize)
+    row_tokens = longest_prompt + max_new_tokens
+    device = place_of(config.device)
+    tokens = max(config.micro_batch_tokens or default_micro_batch_tokens(device), row_tokens)
+    lowest = min((linear.layer or 0 for linear in maps), default=0)
+    head_tokens = min(tokens, max(1, CHUNK_ELEMENTS // shape.vocabulary))
+    cache, logits, first_pass = _rollouts(shape, s, config, longest_prompt, row_tokens)
+    if config.rollout != "transformers":
+        cache, logits, first_pass = 0, 0, 0
+    if config.rollout == "vllm":
+        own = config.rollout_cache_gib or DEFAULT_CACHE_GIB[device.type == "cpu"]
+        cache = round(own * GIB) + whole + blocks
+    return Memory(
+        blocks=blocks,
+        whole=whole,
+        trained=_trained(maps, config, s) + 16 * num_trainable,
+        activations=_activations(shape, s, config, tokens, shape.blocks - lowest),
+        head=head_tokens * shape.vocabulary * (2 * s + 12),
+        cache=cache,
+        logits=logits,
+        first_pass=first_pass,
+        folded=s * sum(linear.d_out * linear.d_in for linear in maps) * _is_folded(config, s),
+    )
+
+
+def weight_bytes(model: Any, s: int, quantize: str) -> tuple[int, int]:
+    """Of what stays whole, and of the blocks: parameters, buffers and what quantisation adds."""
+    head = model.get_output_embeddings()
+    whole = blocks = 0
+    for name, module, tensor in _tensors(model):
+        is_code = quantize != "none" and type(module) is nn.Linear and module is not head
+        if is_code and tensor.dim() == 2:
+            size = _coded_bytes(tensor, quantize)
+        else:
+            size = tensor.numel() * (s if isinstance(tensor, nn.Parameter) else tensor.itemsize)
+        if any(part.isdigit() for part in name.split(".")):
+            blocks += size
+        else:
+            whole += size
+    return whole, blocks
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, nn.Module, torch.Tensor]]:
+    """Every parameter and buffer once, with its module."""
+    seen = set()
+    for name, module in model.named_modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield name, module, tensor
+
+
+def _coded_bytes(weight: torch.Tensor, quantize: str) -> int:
+    """bitsandbytes' int8, or its NF4 with double quantisation."""
+    count = weight.numel()
+    if quantize == "int8":
+        return count + 4 * weight.shape[0]
+    scales = -(-count // 64)
+    tables = 4 * (16 + 256 + 1)  # the codes of weights and of scales, and the scales' offset
+    return -(-count // 2) + scales + 4 * -(-scales // 256) + tables
+
+
+def _trained(maps: Sequence[LinearMap], config: TrainConfig, s: int) -> int:
+    """The frozen factors of the adapter, which are the bulk of what training adds."""
+    if not config.has_factors:
+        return 0
+    r, u = config.adapter.rank, config.adapter.u
+    copies = 4 if s == 4 else 4 + s
+    return sum(copies * r * (m.d_in + m.d_out) + 4 * (r + u * r * r) for m in maps)
+
+
+def _activations(shape: Shape, s: int, config: TrainConfig, tokens: int, behind: int) -> int:
+    """What a micro-batch's forward pass keeps in `behind` blocks, and one block to work in."""
+    r = config.adapter.rank if config.has_factors else 0
+    block = s * (3 * shape.m + 2 * shape.q + 2 * shape.k)
+    block += 8 * shape.h + 4 * shape.heads + 8 + 28 * r
+    if shape.has_qk_norm:
+        block += 4 * (shape.q + shape.k)
+    if config.method in KEEPS_INPUTS:
+        block += 4 * (2 * shape.h + shape.q + shape.m)
+    kept = s * shape.h if config.activation_checkpointing else block
+    return tokens * (behind * kept + block)
+
+
+def _rollouts(
+    shape: Shape, s: int, config: TrainConfig, longest_prompt: int, row_tokens: int
+) -> tuple[int, int, int]:
+    """Cache, logits and first pass of the largest batch that Transformers samples at once."""
+    rows = prompts = 0
+    for count, samples in (
+        (config.prompts_per_step, config.samples_per_prompt),
+        (config.eval_problems, 1),
+        (config.eval_problems, config.eval_samples),
+    ):
+        at_once = min(count, max(1, MAX_CACHE_TOKENS // (row_tokens * samples)))
+        rows, prompts = max(rows, at_once * samples), max(prompts, at_once)
+    cache = rows * row_tokens * shape.blocks * 2 * shape.k * s
+    first_pass = prompts * longest_prompt * s * (3 * shape.m + 2 * shape.h)
+    return cache, rows * shape.vocabulary * (s + 16), first_pass
+
+
+def _is_folded(config: TrainConfig, s: int) -> bool:
+    """Whether rollouts run on weights that hold the update, and a copy is kept of them."""
+    is_exact = s == 4 and config.quantize == "none" and not config.fsdp
+    return is_exact and config.rollout == "transformers" and config.method not in NEVER_FOLDED
+
+
+def memory_table(memory: Memory, config: TrainConfig) -> Table:
+    """The estimate for people."""
+    table = Table("memory, about", "GiB", title="One process", title_justify="left")
+    held = f"weights ({config.dtype if config.quantize == 'none' else config.quantize})"
+    table.add_row(held, gib(memory.weights))
+    table.add_row("adapter and optimiser", gib(memory.trained))
+    table.add_row("learning: activations and logits of a micro-batch", gib(memory.learning))
+    table.add_row("rollouts: keys, values and logits", gib(memory.rollouts))
+    table.add_row("peak: the first two, and the larger of the others", gib(memory.peak))
+    if config.fsdp:
+        split = f"{gib(memory.whole)} + {gib(memory.blocks)} / N"
+        table.add_row("weights on each of N processes (fsdp)", split)
+    return table
+
+
+def gib(num_bytes: int) -> str:
+    """Three figures."""
+    return f"{num_bytes / GIB:.3g}"

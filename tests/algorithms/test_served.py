@@ -1,0 +1,153 @@
+"""Engines that serve another policy than the trained one are found, and told apart."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers.standins import SteeringPolicy, low_token_task, text, tiny_model
+from tinylora.algorithms.checkpoint import FILE_NAME
+from tinylora.algorithms.grpo import grpo_step, make_optimizer, train_grpo
+from tinylora.algorithms.log import RunLog
+from tinylora.algorithms.served import FP32_TOLERANCE, HALF_TOLERANCE, holding, tolerance, verdict
+from tinylora.config import TrainConfig
+from tinylora.errors import TinyLoraError
+from tinylora.rewards.verdict import Verdict
+from tinylora.rollout.engine import Completion, Sampling
+from tinylora.rollout.transformers import TransformersEngine
+
+TRAINED, BEFORE = 2.0, 1.0
+
+
+class ServingEngine:
+    """Serves a copy of the numbers: whatever `serve` makes of the policy's."""
+
+    def __init__(self, policy: SteeringPolicy, serve: Callable[[Tensor], Tensor]) -> None:
+        self.policy, self.serve = policy, serve
+        self.previous = {"v": torch.full_like(policy.v, BEFORE).detach()}
+
+    def generate(self, *args: Any) -> list[list[Completion]]:
+        served = {"v": self.serve(self.policy.v.detach())}
+        with holding(self.policy, served):
+            return TransformersEngine(self.policy).generate(*args)
+
+
+def one_step(engine: Any, policy: SteeringPolicy, **settings: Any) -> dict[str, float]:
+    config = TrainConfig(prompts_per_step=6, samples_per_prompt=4, **settings)
+    optimizer = make_optimizer(policy, config)
+    return grpo_step(policy, engine, low_token_task(), text(), config, 0, optimizer)[1]
+
+
+def trained_policy() -> SteeringPolicy:
+    policy = SteeringPolicy(tiny_model())
+    with torch.no_grad():
+        policy.v.fill_(TRAINED)
+    return policy
+
+
+def random_numbers(v: Tensor) -> Tensor:
+    return torch.randn(v.shape, generator=torch.Generator().manual_seed(1)) * TRAINED
+
+
+SERVED = {
+    "the adapter is not applied": torch.zeros_like,
+    "a stale version": lambda v: torch.full_like(v, BEFORE),
+    "a wrong adapter": random_numbers,
+    "precision; the adapter is applied": lambda v: v * 1.05,
+}
+
+
+@pytest.mark.parametrize("cause", SERVED)
+def test_the_likely_cause_is_named_and_the_numbers_stay(cause: str) -> None:
+    policy = trained_policy()
+    with pytest.raises(TinyLoraError, match=rf"differ from .*Likely cause: {cause}.*go on with"):
+        one_step(ServingEngine(policy, SERVED[cause]), policy)
+    assert torch.equal(policy.v, torch.full_like(policy.v, TRAINED))
+
+
+def test_the_trained_policy_passes() -> None:
+    policy = trained_policy()
+    metrics = one_step(ServingEngine(policy, lambda v: v), policy)
+    assert 0 < metrics["rollout_difference_mean"] < metrics["rollout_difference_max"] < 1e-3
+
+
+def test_a_step_that_teaches_nothing_is_looked_at_too() -> None:
+    policy = trained_policy()
+    config = TrainConfig(prompts_per_step=6, samples_per_prompt=4)
+    task = replace(low_token_task(), grade=lambda gold, completion: Verdict(1.0))
+    engine = ServingEngine(policy, torch.zeros_like)
+    with pytest.raises(TinyLoraError, match="the adapter is not applied"):
+        grpo_step(policy, engine, task, text(), config, 0, make_optimizer(policy, config))
+
+
+def test_another_base_is_told_from_another_adapter() -> None:
+    """Numbers at rest move nothing, so what parts the two is not the adapter."""
+    policy = SteeringPolicy(tiny_model())
+    other: Any = TransformersEngine(SteeringPolicy(tiny_model(seed=1)))
+    with pytest.raises(TinyLoraError, match="Likely cause: precision, or another base model"):
+        one_step(other, policy)
+
+
+def test_logprobs_before_the_temperature_are_told() -> None:
+    policy = trained_policy()
+
+    class Raw(ServingEngine):
+        def generate(self, prompts: Any, count: int, sampling: Sampling, seed: int) -> Any:
+            return super().generate(prompts, count, replace(sampling, temperature=1.0), seed)
+
+    with pytest.raises(TinyLoraError, match="--logprobs-mode processed_logprobs"):
+        one_step(Raw(policy, lambda v: v), policy, temperature=0.5)
+
+
+def test_the_tolerance_is_a_setting() -> None:
+    policy = trained_policy()
+    engine = ServingEngine(policy, torch.zeros_like)
+    metrics = one_step(engine, policy, rollout_tolerance=50)
+    assert metrics["rollout_difference_mean"] > FP32_TOLERANCE
+
+
+def test_half_precision_is_allowed_more() -> None:
+    config = TrainConfig()
+    assert tolerance(trained_policy(), config) == FP32_TOLERANCE
+    half: Any = SteeringPolicy(tiny_model().bfloat16())
+    assert tolerance(half, config) == HALF_TOLERANCE
+    assert tolerance(half, TrainConfig(rollout_tolerance=0.3)) == 0.3
+
+
+def test_a_run_that_is_stopped_keeps_its_last_checkpoint(tmp_path: Path) -> None:
+    policy = SteeringPolicy(tiny_model())
+    stops = iter([False, False, True])
+    engine = ServingEngine(policy, lambda v: v + 3.0 * next(stops))
+    config = TrainConfig(steps=5, prompts_per_step=6, samples_per_prompt=4, checkpoint_every=1)
+    log = RunLog(tmp_path, config.steps)
+    folder = tmp_path / "checkpoint"
+    with pytest.raises(TinyLoraError, match="Likely cause"):
+        train_grpo(policy, engine, low_token_task(), text(), config, log, checkpoint_folder=folder)
+    assert torch.load(folder / FILE_NAME)["step"] == 2
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("distances", "effect", "said"),
+    [
+        ({"the present numbers": 0.5, "no adapter": 0.001}, 0.5, "not applied"),
+        ({"the present numbers": 0.5, "no adapter": 0.4}, 0.6, "wrong adapter"),
+        ({"the present numbers": 0.02, "no adapter": 0.4}, 0.4, "precision; the adapter is"),
+        (
+            {"the present numbers": 0.3, "no adapter": 0.3},
+            0.002,
+            "moves log-probabilities by 0.002",
+        ),
+        (
+            {"the present numbers": 0.3, "no adapter": 0.004, "the numbers before": 0.002},
+            0.3,
+            "a stale version",
+        ),
+    ],
+)
+def test_verdicts_by_hand(distances: dict[str, float], effect: float, said: str) -> None:
+    assert said in verdict(distances, effect, allowed=0.01)

@@ -1,0 +1,121 @@
+"""The estimate of memory: weights to the byte, what a forward pass keeps, what rollouts hold."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers.standins import tiny_model
+from tinylora import AdapterConfig, TrainConfig, attach
+from tinylora.adapter.modules import linear_maps
+from tinylora.algorithms.batching import Sample, collate, pack
+from tinylora.models import load_model, load_skeleton
+from tinylora.policy import TinyLoraPolicy
+from tinylora.rollout.engine import Sampling
+from tinylora.rollout.transformers import TransformersEngine, _Batch
+from tinylora.run.memory import Memory, estimate, weight_bytes
+
+LONGEST, BUDGET = 20, 30
+
+
+def estimated(model: Any, **settings: Any) -> Memory:
+    config = TrainConfig(**{"dtype": "fp32", "device": "cpu", **settings})
+    maps = linear_maps(model, config.adapter.targets, config.adapter.layers)
+    return estimate(model, maps, config, 13, LONGEST, BUDGET)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A model whose sizes are no multiples of quantisation's groups, with any tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "sizes"
+    model = tiny_model(hidden_size=72, intermediate_size=200, tie_word_embeddings=True)
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((tiny_folder / name).read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quantize"), [("fp32", "none"), ("bf16", "none"), ("fp32", "nf4"), ("bf16", "int8")]
+)
+def test_weights_are_counted_to_the_byte(folder: Path, dtype: str, quantize: str) -> None:
+    if quantize != "none":
+        pytest.importorskip("bitsandbytes")
+    model = load_model(str(folder), dtype, "cpu", quantize).model
+    held: dict[int, int] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        for part in (tensor, *of_codes(tensor)):
+            held[part.untyped_storage().data_ptr()] = part.numel() * part.itemsize
+    s = 4 if dtype == "fp32" else 2
+    assert sum(weight_bytes(load_skeleton(str(folder)), s, quantize)) == sum(held.values())
+
+
+def of_codes(tensor: Any) -> list[Tensor]:
+    """What bitsandbytes keeps beside the codes of a weight."""
+    scales = getattr(tensor, "SCB", None)
+    state = getattr(tensor, "quant_state", None)
+    if state is not None:
+        return [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
+    return [] if scales is None else [scales]
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("layers", ["all", "2-3"])
+def test_activations_are_what_the_forward_pass_keeps(dtype: str, layers: str) -> None:
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+    model = tiny_model(hidden_size=64, intermediate_size=160, num_hidden_layers=4).to(kind)
+    adapter = AdapterConfig(u=2, layers=layers)
+    attach(model, adapter)
+    samples = [Sample(i, [3] * LONGEST, [4] * BUDGET) for i in range(8)]
+    batch = collate(pack(samples, 1), model.device, kind)
+    kept = kept_bytes(model, batch)
+    memory = estimated(model, dtype=dtype, micro_batch_tokens=8 * 50, adapter=adapter)
+    behind = 4 if layers == "all" else 2
+    assert memory.activations * behind / (behind + 1) == pytest.approx(kept, rel=0.03)
+
+
+def kept_bytes(model: Any, batch: Any) -> int:
+    """Of tensors that the backward pass will need, but for weights."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model.base_model(input_ids=batch.input_ids, use_cache=False)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def test_the_cache_of_the_rollouts_is_as_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    seen = []
+    run = _Batch.run
+
+    def noted(self: Any, noise: Tensor) -> Any:
+        done = run(self, noise)
+        held = [b for layer in self.cache.layers for b in (layer.keys, layer.values)]
+        seen.append(sum(buffer.untyped_storage().nbytes() for buffer in held))
+        return done
+
+    monkeypatch.setattr(_Batch, "run", noted)
+    engine = TransformersEngine(TinyLoraPolicy(attach(model, AdapterConfig(u=2))))
+    engine.generate([[3] * LONGEST] * 4, 3, Sampling(1.0, BUDGET, ()), seed=0)
+    settings = {"prompts_per_step": 4, "samples_per_prompt": 3, "eval_problems": 1}
+    assert seen == [estimated(model, **settings).cache]
+
+
+def test_checkpointing_quantising_and_bands_take_less() -> None:
+    model = tiny_model(num_hidden_layers=8)
+    plain = estimated(model)
+    assert estimated(model, activation_checkpointing=True).activations < plain.activations / 2
+    band = AdapterConfig(layers="6-7")
+    assert estimated(model, adapter=band).activations == pytest.approx(plain.activations / 3)
+    assert estimated(model, quantize="nf4").weights < plain.weights / 2
+    assert estimated(model, rollout="http://a:8000").rollouts == 0 < plain.folded
+    assert estimated(model, dtype="bf16").folded == 0
+    assert plain.peak == plain.weights + plain.trained + max(plain.learning, plain.rollouts)
