@@ -28,7 +28,7 @@ from factors import weights
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from tinylora import AdapterConfig, attach, load
-from tinylora.config import SEVEN_MAPS
+from tinylora.settings import SEVEN_MAPS
 
 SHAPES = {  # hidden, MLP, heads, key-value heads
     "1.5B": (1536, 8960, 12, 2),

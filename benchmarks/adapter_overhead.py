@@ -29,7 +29,7 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from tinylora.adapter import AdapterConfig, attach
 from tinylora.adapter.svd import truncated_svd
-from tinylora.config import SEVEN_MAPS
+from tinylora.settings import SEVEN_MAPS
 
 POCKET = Qwen2Config(
     vocab_size=128, hidden_size=256, intermediate_size=768, num_hidden_layers=6,

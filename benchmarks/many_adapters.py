@@ -26,8 +26,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from tinylora import AdapterConfig, attach
-from tinylora.config import SEVEN_MAPS
 from tinylora.pocket import model_folder
+from tinylora.settings import SEVEN_MAPS
 
 COUNTS = (1, 8, 64, 256)
 PROMPT_TOKENS = 32

@@ -26,12 +26,12 @@ from rich.console import Console
 from tinylora import TrainConfig
 from tinylora.algorithms.grpo import train_grpo
 from tinylora.algorithms.log import RunLog
-from tinylora.config import AdapterConfig
 from tinylora.evaluate import evaluate, text_of
 from tinylora.methods import METHODS
 from tinylora.models import load_model
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.transformers import TransformersEngine
+from tinylora.settings import AdapterConfig
 from tinylora.sweep.plots import mean_interval
 from tinylora.tasks import load_task
 

@@ -49,7 +49,6 @@ from tinylora.adapter.modules import linear_maps
 from tinylora.algorithms.batching import Sample, collate, completion_logprobs, pack, split_rows
 from tinylora.algorithms.grpo import draw_problems, grpo_step, make_optimizer
 from tinylora.algorithms.losses import kl_k3
-from tinylora.config import SEVEN_MAPS, AdapterConfig, load_recipe, unflatten
 from tinylora.evaluate import text_of
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
@@ -59,6 +58,7 @@ from tinylora.rollout.engine import Sampling
 from tinylora.rollout.lora import LoraEngine, version_folder
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm import Colocated
+from tinylora.settings import SEVEN_MAPS, AdapterConfig, load_recipe, unflatten
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "pocket" / "demo.yaml"
 SHAPES = {  # Qwen2.5's, with random weights, the pocket's words and a short context

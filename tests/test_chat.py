@@ -19,12 +19,12 @@ from transformers import (
     Qwen3Config,
 )
 
-from tinylora.config import TaskConfig
 from tinylora.evaluate import evaluate, text_of
 from tinylora.models import Base, load_model
 from tinylora.policy import UntrainedPolicy
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.transformers import TransformersEngine
+from tinylora.settings import TaskConfig
 from tinylora.tasks import Problem, Task
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, Qwen2Config, Qw
 import tinylora
 from tinylora import RequestError
 from tinylora.adapter.modules import linear_maps
-from tinylora.config import TrainConfig, flatten, unflatten
 from tinylora.methods import METHODS
+from tinylora.settings import TrainConfig, flatten, unflatten
 
 OTHERS = ["lora-xs", "lora", "vera", "bias-only", "full"]
 SHAPES = {  # hidden size, MLP size, key and value size, layers

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tinylora.cli import main
-from tinylora.config import load_recipe
 from tinylora.rewards.selftest import mechanism_for
 from tinylora.rewards.toolbox import SandboxUnavailable
+from tinylora.settings import load_recipe
 from tinylora.sweep.grid import load_grid
 
 ROOT = Path(__file__).parent.parent

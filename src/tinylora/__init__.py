@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinylora.adapter import TinyLora, attach, load
-    from tinylora.config import AdapterConfig, TrainConfig
     from tinylora.errors import RequestError, TinyLoraError
     from tinylora.rewards.verdict import Verdict
     from tinylora.run.training import train
+    from tinylora.settings import AdapterConfig, TrainConfig
     from tinylora.tasks import Problem, Task, load_task
 
 __all__ = [
@@ -30,13 +30,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AdapterConfig": "tinylora.config",
+    "AdapterConfig": "tinylora.settings",
     "Problem": "tinylora.tasks",
     "RequestError": "tinylora.errors",
     "Task": "tinylora.tasks",
     "TinyLora": "tinylora.adapter",
     "TinyLoraError": "tinylora.errors",
-    "TrainConfig": "tinylora.config",
+    "TrainConfig": "tinylora.settings",
     "Verdict": "tinylora.rewards.verdict",
     "attach": "tinylora.adapter",
     "load": "tinylora.adapter",

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from tinylora.adapter import TinyLora
 from tinylora.algorithms.rollouts import Text, derive_seed, grade_groups
-from tinylora.config import TaskConfig
 from tinylora.errors import TinyLoraError
 from tinylora.models import DEFAULTS, Base, encode_problem
 from tinylora.records import Evaluation, Record
 from tinylora.rollout.engine import Engine, Sampling
+from tinylora.settings import TaskConfig
 from tinylora.tasks.task import Grade, Problem, Task, grader_of
 
 NUM_RANDOM = 10  # random v of the same norm, among the controls

@@ -31,9 +31,9 @@ from tinylora.adapter.files import DTYPES, FILE_NAME, Store
 from tinylora.adapter.modules import LinearMap, clean_name, linear_maps
 from tinylora.adapter.sharing import assign_groups
 from tinylora.atomic import write_atomically
-from tinylora.config import AdapterConfig, TrainConfig
 from tinylora.errors import RequestError
 from tinylora.policy import Policy, TinyLoraPolicy
+from tinylora.settings import AdapterConfig, TrainConfig
 
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 

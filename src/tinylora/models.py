@@ -18,8 +18,8 @@ from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tinylora.adapter.modules import keep_codes
-from tinylora.config import IN_PYTHON, TaskConfig
 from tinylora.errors import RequestError
+from tinylora.settings import IN_PYTHON, TaskConfig
 from tinylora.tasks.task import Problem
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -5,7 +5,7 @@ import torch
 from test_svd import decaying
 
 from tinylora.adapter.factors import module_factors, projections
-from tinylora.config import AdapterConfig
+from tinylora.settings import AdapterConfig
 
 NAME = "model.layers.0.self_attn.q_proj"
 

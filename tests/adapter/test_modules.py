@@ -8,8 +8,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen2Con
 from helpers.tiny import FAMILIES, GPT2_TARGETS, config_of, model_of
 from tinylora.adapter import attach
 from tinylora.adapter.modules import clean_name, common_ancestor, linear_maps, read_weight
-from tinylora.config import SEVEN_MAPS, AdapterConfig
 from tinylora.errors import RequestError
+from tinylora.settings import SEVEN_MAPS, AdapterConfig
 
 
 def names(family="qwen2", targets=SEVEN_MAPS, layers="all"):

@@ -17,8 +17,8 @@ from tinylora.adapter.modules import (
     passes_gradient,
     read_weight,
 )
-from tinylora.config import SEVEN_MAPS, AdapterConfig
 from tinylora.models import load_model
+from tinylora.settings import SEVEN_MAPS, AdapterConfig
 
 KINDS = ("nf4", "int8")
 

@@ -11,8 +11,8 @@ from test_layer import logits
 
 from helpers.tiny import config_of, model_of, tokens, values_like
 from tinylora.adapter import attach, files, load, text
-from tinylora.config import AdapterConfig
 from tinylora.errors import RequestError
+from tinylora.settings import AdapterConfig
 
 REVISION = "a3f1c0de" * 5
 UNUSUAL = "someone-with-a-name/Their-Own-Finetune-Model-v3.1-beta2"  # 55 characters

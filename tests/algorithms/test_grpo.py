@@ -31,11 +31,11 @@ from tinylora.algorithms.grpo import (
 from tinylora.algorithms.log import RunLog
 from tinylora.algorithms.optimizer import clipped_norm
 from tinylora.algorithms.rollouts import sample_records
-from tinylora.config import TrainConfig
 from tinylora.errors import TinyLoraError
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.transformers import TransformersEngine
+from tinylora.settings import TrainConfig
 from tinylora.tasks.task import Problem, Task
 
 SMALL: dict[str, Any] = {

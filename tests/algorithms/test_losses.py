@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tinylora.algorithms import losses
 from tinylora.algorithms.grpo import Batch, micro_batch_loss
-from tinylora.config import TrainConfig
+from tinylora.settings import TrainConfig
 
 NAN = math.nan
 TRL_NAMES = {"sequence": "grpo", "token": "dapo", "constant": "dr_grpo"}

@@ -5,7 +5,7 @@ import torch
 
 from helpers.standins import SteeringPolicy, tiny_model
 from tinylora.algorithms.optimizer import make_optimizer, step_clipped
-from tinylora.config import TrainConfig
+from tinylora.settings import TrainConfig
 
 
 @pytest.mark.parametrize(

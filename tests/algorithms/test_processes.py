@@ -14,8 +14,8 @@ import torch
 
 from tinylora import train
 from tinylora.adapter import files
-from tinylora.config import TrainConfig
 from tinylora.errors import RequestError
+from tinylora.settings import TrainConfig
 
 HERE = Path(__file__).parent
 

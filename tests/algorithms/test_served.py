@@ -14,11 +14,11 @@ from tinylora.algorithms.checkpoint import FILE_NAME
 from tinylora.algorithms.grpo import grpo_step, make_optimizer, train_grpo
 from tinylora.algorithms.log import RunLog
 from tinylora.algorithms.served import FP32_TOLERANCE, HALF_TOLERANCE, holding, tolerance, verdict
-from tinylora.config import TrainConfig
 from tinylora.errors import TinyLoraError
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.transformers import TransformersEngine
+from tinylora.settings import TrainConfig
 
 TRAINED, BEFORE = 2.0, 1.0
 

@@ -11,9 +11,9 @@ from tinylora.algorithms.log import RunLog
 from tinylora.algorithms.loop import Outcome
 from tinylora.algorithms.optimizer import make_optimizer
 from tinylora.algorithms.sft import own_samples, sft_step, train_sft
-from tinylora.config import TrainConfig
 from tinylora.errors import RequestError
 from tinylora.rollout.transformers import TransformersEngine
+from tinylora.settings import TrainConfig
 from tinylora.tasks.task import Problem, Task
 
 CONFIG = TrainConfig(algorithm="sft", steps=6, prompts_per_step=4, learning_rate=5e-2)

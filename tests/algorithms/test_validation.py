@@ -12,9 +12,9 @@ from helpers.standins import SteeringPolicy, tiny_model
 from tinylora.adapter.files import read
 from tinylora.algorithms.validation import Validation, hold_out
 from tinylora.cli import main
-from tinylora.config import TrainConfig
 from tinylora.errors import RequestError
 from tinylora.pocket.task import make
+from tinylora.settings import TrainConfig
 from tinylora.tasks import Problem, Task
 
 

@@ -46,7 +46,7 @@ def test_nothing_asked_is_a_wrong_request(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_every_setting_is_an_option(capsys: pytest.CaptureFixture[str]) -> None:
-    from tinylora.config import FIELDS
+    from tinylora.settings import FIELDS
 
     assert main(["train", "--help"]) == 0
     printed = capsys.readouterr().out

@@ -13,10 +13,10 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from helpers.exports import adapter_of, logits, served
 from helpers.tiny import FAMILIES, GPT2_TARGETS, model_of, tokens
 from tinylora.adapter import load
-from tinylora.config import SEVEN_MAPS
 from tinylora.errors import RequestError
 from tinylora.export import from_peft_tinylora, to_peft_tinylora
 from tinylora.export.peft_tinylora import PREFIX, peft_groups
+from tinylora.settings import SEVEN_MAPS
 
 pytestmark = pytest.mark.filterwarnings(  # peft 0.21's
     "ignore:`is_gradient_checkpointing`:FutureWarning",

@@ -14,7 +14,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tinylora.config import AdapterConfig
+from tinylora.settings import AdapterConfig
 
 VOCABULARY = 40
 SIZES = {

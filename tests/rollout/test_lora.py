@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from helpers.standins import END, SteeringPolicy, tiny_model
 from tinylora.adapter import attach
-from tinylora.config import AdapterConfig
 from tinylora.errors import RequestError
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.lora import LoraEngine, seed_of, version_folder
+from tinylora.settings import AdapterConfig
 
 SAMPLED = Sampling(temperature=1.0, max_new_tokens=8, eos_token_ids=(END,))
 GREEDY = Sampling(temperature=0.0, max_new_tokens=8, eos_token_ids=(END,))

@@ -10,11 +10,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from helpers.standins import END, VOCABULARY, SteeringPolicy, tiny_model
 from tinylora.adapter import attach
-from tinylora.config import AdapterConfig
 from tinylora.errors import RequestError
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.transformers import TransformersEngine, draw, refuse_recurrent
+from tinylora.settings import AdapterConfig
 
 PROMPTS = [[5, 9, 3], [7], [4, 4, 8, 30, 12, 2, 9], [11, 13, 17, 19], [2, 40]]
 GREEDY = Sampling(temperature=0.0, max_new_tokens=20, eos_token_ids=(END, 6))

@@ -16,7 +16,6 @@ import torch
 
 from tinylora.adapter import attach
 from tinylora.algorithms.grpo import draw_problems, grpo_step, make_optimizer
-from tinylora.config import AdapterConfig, TrainConfig
 from tinylora.errors import TinyLoraError
 from tinylora.evaluate import text_of
 from tinylora.methods import METHODS
@@ -28,6 +27,7 @@ from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.lora import SHARED_MEMORY, LoraEngine, version_folder
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm import Colocated
+from tinylora.settings import AdapterConfig, TrainConfig
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]  # vLLM's own warnings
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm", exc_type=ImportError)

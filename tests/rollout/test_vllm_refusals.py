@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from tinylora.cli import main
-from tinylora.config import TrainConfig
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.rollout import vllm
 from tinylora.rollout.vllm import check_vllm, completion, slot_rank
 from tinylora.run.engines import check_engine
+from tinylora.settings import TrainConfig
 
 
 @pytest.fixture(params=[True, False], ids=["installed", "absent"])

@@ -23,7 +23,6 @@ import torch
 
 from tinylora.adapter import attach
 from tinylora.algorithms.grpo import draw_problems, grpo_step, make_optimizer
-from tinylora.config import AdapterConfig, TrainConfig
 from tinylora.errors import TinyLoraError
 from tinylora.evaluate import text_of
 from tinylora.models import load_model
@@ -34,6 +33,7 @@ from tinylora.rollout.engine import Sampling
 from tinylora.rollout.lora import LoraEngine
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm_server import Replicas
+from tinylora.settings import AdapterConfig, TrainConfig
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm", exc_type=ImportError)

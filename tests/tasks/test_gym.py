@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tinylora.config import TaskConfig
 from tinylora.errors import RequestError
 from tinylora.rewards.verdict import Verdict
+from tinylora.settings import TaskConfig
 from tinylora.tasks import Problem, Task, load_task
 from tinylora.tasks.gym import Referee
 from tinylora.tasks.gym_referee import judged

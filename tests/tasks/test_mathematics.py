@@ -9,8 +9,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from helpers.real_data import DATA, needs_data
-from tinylora.config import TaskConfig
 from tinylora.errors import RequestError
+from tinylora.settings import TaskConfig
 from tinylora.tasks import Task, load_task
 
 BOX = r"Please reason step by step, and put your final answer within \boxed{}."

@@ -14,11 +14,11 @@ import pyarrow.parquet as parquet
 import pytest
 
 from helpers.real_data import DATA, needs_data
-from tinylora.config import TaskConfig
 from tinylora.errors import RequestError
 from tinylora.rewards.code import Limits, Test
 from tinylora.rewards.selftest import mechanism_for
 from tinylora.rewards.toolbox import SandboxUnavailable
+from tinylora.settings import TaskConfig
 from tinylora.tasks import Problem, Task, load_task
 from tinylora.tasks import programs as tasks
 from tinylora.tasks.programs import LeftOut, Statement, choose_tests, parse_tests, program_in

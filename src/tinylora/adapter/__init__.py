@@ -3,6 +3,6 @@
 from tinylora.adapter.fold import FoldReport
 from tinylora.adapter.layer import TinyLora, attach
 from tinylora.adapter.loading import load
-from tinylora.config import AdapterConfig
+from tinylora.settings import AdapterConfig
 
 __all__ = ["AdapterConfig", "FoldReport", "TinyLora", "attach", "load"]

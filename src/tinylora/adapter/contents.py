@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tinylora.config import AdapterConfig
 from tinylora.errors import RequestError
+from tinylora.settings import AdapterConfig
 
 Store = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -15,7 +15,7 @@ from tinylora.adapter.cache import cached_svd, cached_svd_of_layer
 from tinylora.adapter.modules import LinearMap
 from tinylora.adapter.stream import keyed_normals
 from tinylora.adapter.svd import Factors
-from tinylora.config import AdapterConfig
+from tinylora.settings import AdapterConfig
 
 
 def linear_factors(linear: LinearMap, config: AdapterConfig) -> Factors:

@@ -25,8 +25,8 @@ from tinylora.adapter.contents import (
     rounding,
 )
 from tinylora.atomic import write_atomically
-from tinylora.config import TEXT_PREFIX, AdapterConfig
 from tinylora.errors import RequestError
+from tinylora.settings import TEXT_PREFIX, AdapterConfig
 
 __all__ = [
     "DTYPES",

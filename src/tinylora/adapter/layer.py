@@ -43,8 +43,8 @@ from tinylora.adapter.modules import (
 )
 from tinylora.adapter.sharing import assign_groups
 from tinylora.adapter.svd import Factors
-from tinylora.config import AdapterConfig
 from tinylora.errors import RequestError
+from tinylora.settings import AdapterConfig
 
 
 def attach(

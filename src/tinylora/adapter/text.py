@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from tinylora.adapter.contents import DTYPES, AdapterFile, Store, as_stored
-from tinylora.config import SEVEN_MAPS, TEXT_PREFIX, AdapterConfig
 from tinylora.errors import RequestError
+from tinylora.settings import SEVEN_MAPS, TEXT_PREFIX, AdapterConfig
 
 VERSION = 1
 DEFAULTS = {  # of version 1, for ever; a setting that is not here is always written

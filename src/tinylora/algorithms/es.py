@@ -34,12 +34,12 @@ from tinylora.algorithms.rollouts import (
     sample_records,
 )
 from tinylora.algorithms.validation import Validation
-from tinylora.config import TrainConfig
 from tinylora.errors import RequestError
 from tinylora.fsdp import in_step
 from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.engine import Completion, Engine, Sampling
 from tinylora.rollout.sharded import ShardedEngine
+from tinylora.settings import TrainConfig
 from tinylora.tasks.task import Grade, Task, grader_of
 
 

@@ -46,10 +46,10 @@ from tinylora.algorithms.rollouts import (
 )
 from tinylora.algorithms.served import check_served
 from tinylora.algorithms.validation import Validation
-from tinylora.config import TrainConfig
 from tinylora.fsdp import in_step
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Engine, Sampling
+from tinylora.settings import TrainConfig
 from tinylora.tasks.task import Grade, Task, grader_of
 
 __all__ = [

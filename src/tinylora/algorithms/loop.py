@@ -11,8 +11,8 @@ from tinylora.algorithms.checkpoint import Optimizer, load_checkpoint, save_chec
 from tinylora.algorithms.interrupt import deferred_interrupt
 from tinylora.algorithms.log import NoLog, RunLog
 from tinylora.algorithms.validation import Validation
-from tinylora.config import TrainConfig
 from tinylora.policy import Policy
+from tinylora.settings import TrainConfig
 
 Step = Callable[[int], tuple[Mapping[str, float], list[dict[str, Any]]]]
 """Step number `step` (from 0) of an algorithm: its metrics, and samples for people to read."""

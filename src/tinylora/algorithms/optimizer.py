@@ -6,9 +6,9 @@ import torch
 
 from tinylora import distributed
 from tinylora.adapter.files import DTYPES
-from tinylora.config import TrainConfig
 from tinylora.errors import TinyLoraError
 from tinylora.policy import Policy
+from tinylora.settings import TrainConfig
 
 
 def make_optimizer(policy: Policy, config: TrainConfig) -> torch.optim.Optimizer:

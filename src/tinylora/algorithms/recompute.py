@@ -12,8 +12,8 @@ from typing import Any
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from tinylora.config import TrainConfig
 from tinylora.errors import RequestError
+from tinylora.settings import TrainConfig
 
 _SWITCHES = ("training", "gradient_checkpointing", "_gradient_checkpointing_func")
 

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from tinylora.config import TrainConfig
 from tinylora.errors import TinyLoraError
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Engine
+from tinylora.settings import TrainConfig
 
 FP32_TOLERANCE, HALF_TOLERANCE = 0.01, 0.1
 

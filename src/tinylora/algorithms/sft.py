@@ -33,13 +33,13 @@ from tinylora.algorithms.rollouts import (
     grade_groups,
 )
 from tinylora.algorithms.validation import Validation
-from tinylora.config import TrainConfig
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.fsdp import in_step
 from tinylora.policy import Policy, UntrainedPolicy
 from tinylora.rollout.engine import Engine, Sampling
 from tinylora.rollout.sharded import sharded
 from tinylora.rollout.transformers import TransformersEngine
+from tinylora.settings import TrainConfig
 from tinylora.tasks.task import Grade, Problem, Task, grader_of
 
 Reference = tuple[Problem, list[int]]  # a problem and the tokens of a right answer to it

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from tinylora.algorithms.rollouts import derive_seed
-from tinylora.config import TrainConfig
 from tinylora.errors import RequestError
 from tinylora.policy import Policy
+from tinylora.settings import TrainConfig
 from tinylora.tasks.task import MadeProblems, Problem, Task
 
 MOST_HELD_OUT = 5  # at most one training problem in five

@@ -94,6 +94,6 @@ def version() -> str:
 
 
 def _unknown(verb: str) -> str:
-    from tinylora.config import nearest
+    from tinylora.settings import nearest
 
     return f"{verb} is no verb.{nearest(verb, VERBS)} Use one of {', '.join(VERBS)}."

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import tyro
 
 from tinylora.cli.options import parse, with_settings
-from tinylora.config import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig
 from tinylora.errors import RequestError, TinyLoraError
+from tinylora.settings import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig
 
 DESCRIPTION = """Grade every gold answer (or accepted program), an empty answer and a wrong one, and
 count which problems can be graded. Exit status 1 if the task cannot."""

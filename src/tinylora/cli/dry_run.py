@@ -6,7 +6,6 @@ from rich.console import Console
 
 from tinylora.adapter.files import DTYPES
 from tinylora.cli.quiet import quieten
-from tinylora.config import TrainConfig, settings_yaml
 from tinylora.methods import METHODS
 from tinylora.models import (
     check_quantize,
@@ -19,6 +18,7 @@ from tinylora.run.folder import check_free, check_same_run, new_folder
 from tinylora.run.memory import estimate, memory_table
 from tinylora.run.prepare import check_request, first_problems, resolve_budget
 from tinylora.run.tables import module_table, sharing_table
+from tinylora.settings import TrainConfig, settings_yaml
 from tinylora.tasks import load_task
 
 

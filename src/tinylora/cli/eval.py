@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tinylora.cli.options import ADAPTER_HELP, Force, Quantize, parse, with_settings
-from tinylora.config import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig, load_recipe
 from tinylora.errors import RequestError
+from tinylora.settings import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig, load_recipe
 
 DESCRIPTION = """How good a model or an adapter is on a task: greedy (pass@1) and sampled accuracy
 (mean@k, pass@k, majority@k where answers can be compared), formats, lengths, with 95 % intervals.

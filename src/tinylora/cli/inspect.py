@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tinylora.adapter.files import AdapterFile
     from tinylora.adapter.modules import LinearMap
-    from tinylora.config import AdapterConfig
+    from tinylora.settings import AdapterConfig
 
 MANY_WEIGHTS = 10**9
 MODEL_SETTINGS = ("rank", "num_groups", "sharing", "targets")
@@ -198,9 +198,9 @@ def show_model(options: Options) -> None:
 
     from tinylora.adapter.modules import linear_maps
     from tinylora.cli.quiet import quieten
-    from tinylora.config import AdapterConfig
     from tinylora.models import load_skeleton
     from tinylora.run.tables import module_table, sharing_table
+    from tinylora.settings import AdapterConfig
 
     config = AdapterConfig(**chosen_settings(options))
     quieten(options.what)

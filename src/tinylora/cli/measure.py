@@ -17,7 +17,6 @@ from tinylora.atomic import write_atomically
 from tinylora.cli.eval import BASE, run_folder, task_settings
 from tinylora.cli.measure_tables import tables
 from tinylora.cli.quiet import quieten
-from tinylora.config import TrainConfig, load_recipe, unflatten
 from tinylora.errors import RequestError
 from tinylora.estimators import paired
 from tinylora.evaluate import Exam, controls, summaries, text_of
@@ -26,6 +25,7 @@ from tinylora.models import Base, check_context, load_model, stored_quantization
 from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
 from tinylora.records import Evaluation, num_different
 from tinylora.rollout.transformers import TransformersEngine
+from tinylora.settings import TrainConfig, load_recipe, unflatten
 from tinylora.tasks import Task, load_task
 
 Answers = dict[str, Evaluation]  # "greedy" and "sampled"

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import tyro
 from pydantic.fields import FieldInfo
 
-from tinylora.config import FIELDS
 from tinylora.errors import RequestError
+from tinylora.settings import FIELDS
 
 ADAPTER_HELP = "an adapter file, a run folder, a hub id, or an adapter's text (tl1:...)"
 Quantize = Annotated[

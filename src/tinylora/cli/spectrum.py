@@ -10,8 +10,8 @@ from rich.table import Table
 from tinylora.adapter.factors import linear_factors
 from tinylora.adapter.modules import LinearMap
 from tinylora.adapter.svd import NEAR_EQUAL, Factors
-from tinylora.config import AdapterConfig
 from tinylora.run.tables import common_prefix
+from tinylora.settings import AdapterConfig
 
 MANY_MAPS = 50  # from which on progress is shown
 

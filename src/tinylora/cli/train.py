@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import tyro
 
 from tinylora.cli.options import given, parse, with_settings
-from tinylora.config import TrainConfig, combine, load_recipe, unflatten
 from tinylora.errors import RequestError
+from tinylora.settings import TrainConfig, combine, load_recipe, unflatten
 
 DESCRIPTION = """Train a few numbers on a task with GRPO, and measure what they did.
 

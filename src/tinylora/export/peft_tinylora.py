@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from tinylora.adapter import TinyLora, attach
 from tinylora.adapter.modules import LinearMap, clean_name, linear_maps
 from tinylora.atomic import new_folder
-from tinylora.config import SEVEN_MAPS, AdapterConfig
 from tinylora.errors import RequestError
 from tinylora.export.card import Exported, Kind, write_card
 from tinylora.export.lora import SETTINGS, WEIGHTS, check_finite, common_settings
+from tinylora.settings import SEVEN_MAPS, AdapterConfig
 
 PREFIX = "base_model.model."
 TOLERANCE = 1e-2  # share of a module's update that may lie outside our directions

@@ -16,9 +16,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tinylora.config import IN_PYTHON
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.rollout.engine import Completion, Sampling
+from tinylora.settings import IN_PYTHON
 
 RANKS = (8, 16, 32, 64, 128, 256)  # of the slots that vLLM makes, from the one that is used here
 DEFAULT_CACHE_GIB = {True: 1.0, False: 8.0}  # of keys and values; by whether it runs on a CPU

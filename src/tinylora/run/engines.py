@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 
-from tinylora.config import TrainConfig, server_addresses
 from tinylora.errors import RequestError
 from tinylora.models import Base, model_source
 from tinylora.policy import Policy
@@ -15,6 +14,7 @@ from tinylora.rollout.sharded import sharded
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm import Colocated, check_vllm
 from tinylora.rollout.vllm_server import Replicas
+from tinylora.settings import TrainConfig, server_addresses
 
 EngineOf = Callable[[Policy], Engine]
 ADAPTERS_AT_ONCE = 8  # in a batch of candidates; slots take memory, and more candidates wait

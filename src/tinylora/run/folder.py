@@ -13,8 +13,8 @@ from typing import Any
 
 from tinylora.adapter.files import FILE_NAME
 from tinylora.atomic import write_atomically
-from tinylora.config import TrainConfig, flatten, load_recipe, settings_yaml, unflatten
 from tinylora.errors import RequestError
+from tinylora.settings import TrainConfig, flatten, load_recipe, settings_yaml, unflatten
 
 MAY_CHANGE = {
     *("steps", "max_minutes", "checkpoint_every", "track", "output", "device", "fsdp"),

@@ -37,10 +37,10 @@ from torch import nn
 
 from tinylora.adapter.modules import LinearMap
 from tinylora.algorithms.batching import CHUNK_ELEMENTS, default_micro_batch_tokens
-from tinylora.config import TrainConfig
 from tinylora.models import DTYPES, place_of
 from tinylora.rollout.transformers import MAX_CACHE_TOKENS
 from tinylora.rollout.vllm import DEFAULT_CACHE_GIB
+from tinylora.settings import TrainConfig
 
 GIB = 2**30
 NEVER_FOLDED = ("bias-only", "full")

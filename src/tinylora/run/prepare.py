@@ -14,7 +14,6 @@ from tinylora.algorithms.batching import check_model
 from tinylora.algorithms.log import missing_tracker
 from tinylora.algorithms.rollouts import Text, draw_problems
 from tinylora.algorithms.validation import hold_out
-from tinylora.config import IN_PYTHON, TrainConfig, default_rate, with_budget
 from tinylora.errors import RequestError
 from tinylora.evaluate import Exam, text_of
 from tinylora.models import (
@@ -28,6 +27,7 @@ from tinylora.models import (
 )
 from tinylora.rollout.transformers import evaluation_mode, refuse_recurrent
 from tinylora.run.engines import check_engine
+from tinylora.settings import IN_PYTHON, TrainConfig, default_rate, with_budget
 from tinylora.tasks import load_task
 from tinylora.tasks.functions import RewardFunction, as_grade
 from tinylora.tasks.task import Grade, Problem, Task

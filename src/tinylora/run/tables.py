@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tinylora.adapter.modules import LinearMap
 from tinylora.adapter.sharing import assign_groups, module_types, table
-from tinylora.config import AdapterConfig
+from tinylora.settings import AdapterConfig
 
 
 def module_table(maps: Sequence[LinearMap], title: str) -> Table:

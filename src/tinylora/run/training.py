@@ -24,7 +24,6 @@ from tinylora.algorithms.grpo import train_grpo
 from tinylora.algorithms.log import NoLog, RunLog
 from tinylora.algorithms.sft import train_sft
 from tinylora.algorithms.validation import Best, Validation
-from tinylora.config import TrainConfig, flatten
 from tinylora.evaluate import summaries
 from tinylora.fsdp import check_processes, shard
 from tinylora.methods import METHODS, Trained
@@ -44,6 +43,7 @@ from tinylora.run.folder import (
 from tinylora.run.prepare import Job, prepare
 from tinylora.run.report import draw_curve, end_table
 from tinylora.run.tables import sharing_table
+from tinylora.settings import TrainConfig, flatten
 from tinylora.tasks.functions import RewardFunction
 from tinylora.tasks.task import Task
 

@@ -26,8 +26,8 @@ from typing import Any
 
 import yaml
 
-from tinylora.config import FIELDS, TrainConfig, combine, load_recipe, nearest, unflatten
 from tinylora.errors import RequestError
+from tinylora.settings import FIELDS, TrainConfig, combine, load_recipe, nearest, unflatten
 
 KEYS = ("figure", "recipe", "settings", "points", "seeds", "rate_seeds", "objective", "curves")
 

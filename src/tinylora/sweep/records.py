@@ -49,7 +49,7 @@ def read_records(places: Sequence[str]) -> list[Record]:
 
 def _read(place: Path) -> Iterator[Record]:
     if (place / runs.SUMMARY).is_file():
-        from tinylora.config import load_recipe
+        from tinylora.settings import load_recipe
 
         summary = runs.summary(place)
         yield {

@@ -68,8 +68,8 @@ def mark(folder: Path, what: str, cause: str) -> None:
 def _train(settings: Mapping[str, Any], sweep: Path, folder: Path) -> None:
     from rich.console import Console
 
-    from tinylora.config import unflatten
     from tinylora.run.training import train
+    from tinylora.settings import unflatten
 
     resume = (folder / "config.yaml").is_file()
     if not resume and folder.is_dir():  # it failed before it had begun

@@ -3,8 +3,8 @@
 from importlib import import_module
 from pathlib import Path
 
-from tinylora.config import CHAT_FIELDS, IN_PYTHON, TaskConfig, nearest
 from tinylora.errors import RequestError
+from tinylora.settings import CHAT_FIELDS, IN_PYTHON, TaskConfig, nearest
 from tinylora.tasks.functions import as_reward, as_row
 from tinylora.tasks.task import Problem, Task
 

@@ -1,6 +1,6 @@
 """AIME 2024 (HuggingFaceH4/aime_2024): 30 problems whose answers are whole numbers below 1000."""
 
-from tinylora.config import TaskConfig
+from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Row, Source
 from tinylora.tasks.mathematics import Benchmark, Question, load, text_field
 from tinylora.tasks.task import Task

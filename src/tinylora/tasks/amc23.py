@@ -1,6 +1,6 @@
 """AMC 12 of 2023 (math-ai/amc23): 40 problems; the files hold whole numbers as `27.0`."""
 
-from tinylora.config import TaskConfig
+from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Row, Source
 from tinylora.tasks.mathematics import Benchmark, Question, load, text_field, whole_number
 from tinylora.tasks.task import Task

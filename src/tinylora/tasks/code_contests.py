@@ -8,8 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tinylora.config import TaskConfig
 from tinylora.errors import RequestError
+from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Row, Source
 from tinylora.tasks.programs import LeftOut, Statement, limits, limits_in, load, parse_tests
 from tinylora.tasks.task import Task

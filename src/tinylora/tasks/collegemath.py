@@ -1,6 +1,6 @@
 """CollegeMath (di-zhang-fdu/College_Math_Test): exercises of textbooks, for evaluation."""
 
-from tinylora.config import TaskConfig
+from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Row, Source
 from tinylora.tasks.mathematics import Benchmark, Question, load, text_field
 from tinylora.tasks.task import Task

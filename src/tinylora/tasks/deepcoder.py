@@ -6,8 +6,8 @@ their problems want a Python function, and are left out. `sources` picks collect
 
 from collections.abc import Sequence
 
-from tinylora.config import TaskConfig
 from tinylora.errors import RequestError
+from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Row, Source
 from tinylora.tasks.programs import LeftOut, Statement, limits_in, load, parse_tests
 from tinylora.tasks.task import Task

@@ -1,6 +1,6 @@
 """Gaokao 2023 in English (MARIO-Math-Reasoning/Gaokao2023-Math-En), for evaluation."""
 
-from tinylora.config import TaskConfig
+from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Row, Source
 from tinylora.tasks.mathematics import Benchmark, Question, load, text_field
 from tinylora.tasks.task import Task

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypedDict
 
-from tinylora.config import TaskConfig
 from tinylora.rewards import math
 from tinylora.rewards.extract import AnswerFormat
 from tinylora.rewards.verdict import Verdict
+from tinylora.settings import TaskConfig
 from tinylora.tasks.prompts import written
 from tinylora.tasks.task import Grade, Problem
 

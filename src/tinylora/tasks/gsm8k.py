@@ -1,6 +1,6 @@
 """GSM8K (openai/gsm8k): grade-school word problems; the gold answer follows `####`."""
 
-from tinylora.config import TaskConfig
+from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Row, Source
 from tinylora.tasks.mathematics import Benchmark, Question, load
 from tinylora.tasks.task import Task

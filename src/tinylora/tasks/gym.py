@@ -23,9 +23,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tinylora.config import nearest
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.rewards.verdict import Verdict
+from tinylora.settings import nearest
 from tinylora.tasks.gym_referee import TOO_MUCH
 from tinylora.tasks.task import MadeProblems, Problem, Task
 

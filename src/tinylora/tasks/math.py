@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from tinylora.config import TaskConfig
 from tinylora.errors import RequestError
 from tinylora.rewards.extract import strict
+from tinylora.settings import TaskConfig
 from tinylora.tasks import math500
 from tinylora.tasks.data import Row, Source
 from tinylora.tasks.mathematics import Benchmark, Question, load, text_field

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tinylora.config import TaskConfig
+from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Row, Source
 from tinylora.tasks.mathematics import Benchmark, Question, load, text_field
 from tinylora.tasks.task import Task

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tinylora.config import TaskConfig
 from tinylora.errors import RequestError
+from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Placed, Row, Source, read_splits
 from tinylora.tasks.grading import graders
 from tinylora.tasks.prompts import TEMPLATES, Template

@@ -1,7 +1,7 @@
 """Minerva's undergraduate science questions (math-ai/minervamath), for evaluation."""
 
-from tinylora.config import TaskConfig
 from tinylora.rewards.extract import strict
+from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Row, Source
 from tinylora.tasks.mathematics import Benchmark, Question, load, text_field
 from tinylora.tasks.task import Task

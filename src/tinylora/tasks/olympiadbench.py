@@ -1,6 +1,6 @@
 """OlympiadBench (Hothan/OlympiadBench): its English mathematics in words with a final answer."""
 
-from tinylora.config import TaskConfig
+from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Row, Source
 from tinylora.tasks.mathematics import Benchmark, Question, load
 from tinylora.tasks.task import Task

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from tinylora.config import nearest
 from tinylora.errors import RequestError
+from tinylora.settings import nearest
 from tinylora.tasks.task import Task
 
 

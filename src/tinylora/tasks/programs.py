@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinylora.config import TaskConfig
 from tinylora.errors import RequestError
 from tinylora.rewards.code import Job, Limits, Test, judge_many, weighted
 from tinylora.rewards.selftest import mechanism_for
 from tinylora.rewards.verdict import Verdict
+from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Placed, Row, Source, read_splits
 from tinylora.tasks.task import Grade, Problem, Task
 

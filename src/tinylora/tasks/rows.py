@@ -8,9 +8,9 @@ form the answer is wanted. A tenth of the rows is held out as the test split.
 from pathlib import Path
 from typing import Any
 
-from tinylora.config import TaskConfig
 from tinylora.errors import RequestError
 from tinylora.rewards.verdict import Verdict
+from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Row, read_rows, split
 from tinylora.tasks.task import Problem, Task
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-import tinylora.config
-from tinylora.config import (
+import tinylora.settings
+from tinylora.errors import RequestError
+from tinylora.settings import (
     FIELDS,
     AdapterConfig,
     TrainConfig,
@@ -20,9 +21,8 @@ from tinylora.config import (
     unflatten,
     with_budget,
 )
-from tinylora.errors import RequestError
 
-PACKAGE = Path(tinylora.config.__file__).parent
+PACKAGE = Path(tinylora.settings.__file__).parent
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 

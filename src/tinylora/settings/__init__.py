@@ -1,0 +1,1 @@
+"""Every setting, its range and its default; where a recipe, the flags and Python meet."""
