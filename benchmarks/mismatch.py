@@ -26,7 +26,7 @@ from rich.console import Console
 from tinylora import TrainConfig
 from tinylora.algorithms.grpo import train_grpo
 from tinylora.algorithms.log import RunLog
-from tinylora.evaluate import evaluate, text_of
+from tinylora.evaluate.exam import evaluate, text_of
 from tinylora.methods import METHODS
 from tinylora.models import load_model
 from tinylora.policy import TinyLoraPolicy

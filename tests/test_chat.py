@@ -19,7 +19,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from tinylora.evaluate import evaluate, text_of
+from tinylora.evaluate.exam import evaluate, text_of
 from tinylora.models import Base, load_model
 from tinylora.policy import UntrainedPolicy
 from tinylora.rewards.verdict import Verdict

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from tinylora.adapter import AdapterConfig, TinyLora, attach
-from tinylora.evaluate import evaluate, text_of
+from tinylora.evaluate.exam import evaluate, text_of
 from tinylora.export import to_lora
 from tinylora.models import load_model
 from tinylora.pocket import model_folder

@@ -9,7 +9,7 @@ from helpers.standins import SteeringPolicy, low_token_task, text, tiny_model
 from tinylora.algorithms.grpo import train_grpo
 from tinylora.algorithms.log import RunLog
 from tinylora.algorithms.validation import Validation, hold_out
-from tinylora.evaluate import Exam
+from tinylora.evaluate.exam import Exam
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import TrainConfig
 

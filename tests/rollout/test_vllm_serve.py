@@ -24,7 +24,7 @@ import torch
 from tinylora.adapter import attach
 from tinylora.algorithms.grpo import draw_problems, grpo_step, make_optimizer
 from tinylora.errors import TinyLoraError
-from tinylora.evaluate import text_of
+from tinylora.evaluate.exam import text_of
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
 from tinylora.pocket import task as pocket_task

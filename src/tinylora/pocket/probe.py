@@ -15,7 +15,7 @@ import torch
 
 from tinylora.adapter import AdapterConfig, attach
 from tinylora.algorithms.batching import Sample, collate, completion_logprobs, pack
-from tinylora.evaluate import text_of
+from tinylora.evaluate.exam import text_of
 from tinylora.models import load_model
 from tinylora.pocket import task as pocket_task
 from tinylora.policy import TinyLoraPolicy

@@ -15,7 +15,7 @@ from tinylora.algorithms.log import missing_tracker
 from tinylora.algorithms.rollouts import Text, draw_problems
 from tinylora.algorithms.validation import hold_out
 from tinylora.errors import RequestError
-from tinylora.evaluate import Exam, text_of
+from tinylora.evaluate.exam import Exam, text_of
 from tinylora.models import (
     DTYPES,
     Base,

@@ -24,7 +24,7 @@ from tinylora.algorithms.grpo import train_grpo
 from tinylora.algorithms.log import NoLog, RunLog
 from tinylora.algorithms.sft import train_sft
 from tinylora.algorithms.validation import Best, Validation
-from tinylora.evaluate import summaries
+from tinylora.evaluate.exam import summaries
 from tinylora.fsdp import check_processes, shard
 from tinylora.methods import METHODS, Trained
 from tinylora.models import place_of

@@ -14,8 +14,8 @@ from torch import Tensor
 from tinylora.adapter import TinyLora
 from tinylora.algorithms.rollouts import Text, derive_seed, grade_groups
 from tinylora.errors import TinyLoraError
+from tinylora.evaluate.records import Evaluation, Record
 from tinylora.models import DEFAULTS, Base, encode_problem
-from tinylora.records import Evaluation, Record
 from tinylora.rollout.engine import Engine, Sampling
 from tinylora.settings import TaskConfig
 from tinylora.tasks.task import Grade, Problem, Task, grader_of

@@ -15,7 +15,14 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from tinylora.estimators import Figure, majority, mean, pass_at_k, powers_of_two, share
+from tinylora.evaluate.exam.estimators import (
+    Figure,
+    majority,
+    mean,
+    pass_at_k,
+    powers_of_two,
+    share,
+)
 from tinylora.rewards.verdict import Verdict
 
 NOTED = ("strict", "lenient", "compiled")  # details that are 0 or 1, with a share of their own

@@ -8,7 +8,7 @@ import torch
 
 from tinylora.algorithms.grpo import Text
 from tinylora.errors import TinyLoraError
-from tinylora.evaluate import controls, evaluate, random_values
+from tinylora.evaluate.exam import controls, evaluate, random_values
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.tasks.task import Problem, Task

@@ -5,8 +5,7 @@ import math
 
 import numpy as np
 import pytest
-
-from tinylora.estimators import (
+from tinylora.evaluate.exam.estimators import (
     binomial_p,
     bootstrap,
     majority,
