@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tinylora.cli import main
-from tinylora.rewards.selftest import mechanism_for
-from tinylora.rewards.toolbox import SandboxUnavailable
+from tinylora.rewards.code.selftest import mechanism_for
+from tinylora.rewards.code.toolbox import SandboxUnavailable
 from tinylora.settings import load_recipe
 from tinylora.sweep.grid import load_grid
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tinylora.rewards.selftest import mechanism_for
-from tinylora.rewards.toolbox import SandboxUnavailable
+from tinylora.rewards.code.selftest import mechanism_for
+from tinylora.rewards.code.toolbox import SandboxUnavailable
 
 
 @pytest.fixture(scope="session")

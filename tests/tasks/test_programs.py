@@ -16,8 +16,8 @@ import pytest
 from helpers.real_data import DATA, needs_data
 from tinylora.errors import RequestError
 from tinylora.rewards.code import Limits, Test
-from tinylora.rewards.selftest import mechanism_for
-from tinylora.rewards.toolbox import SandboxUnavailable
+from tinylora.rewards.code.selftest import mechanism_for
+from tinylora.rewards.code.toolbox import SandboxUnavailable
 from tinylora.settings import TaskConfig
 from tinylora.tasks import Problem, Task, load_task
 from tinylora.tasks import programs as tasks

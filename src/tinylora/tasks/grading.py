@@ -5,7 +5,7 @@ from functools import partial
 from typing import TypedDict
 
 from tinylora.rewards import math
-from tinylora.rewards.extract import AnswerFormat
+from tinylora.rewards.math.extract import AnswerFormat
 from tinylora.rewards.verdict import Verdict
 from tinylora.settings import TaskConfig
 from tinylora.tasks.prompts import written

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tinylora.errors import RequestError
-from tinylora.rewards.extract import strict
+from tinylora.rewards.math.extract import strict
 from tinylora.settings import TaskConfig
 from tinylora.tasks import math500
 from tinylora.tasks.data import Row, Source

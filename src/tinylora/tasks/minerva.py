@@ -1,6 +1,6 @@
 """Minerva's undergraduate science questions (math-ai/minervamath), for evaluation."""
 
-from tinylora.rewards.extract import strict
+from tinylora.rewards.math.extract import strict
 from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Row, Source
 from tinylora.tasks.mathematics import Benchmark, Question, load, text_field

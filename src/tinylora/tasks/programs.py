@@ -19,7 +19,7 @@ from typing import Any
 
 from tinylora.errors import RequestError
 from tinylora.rewards.code import Job, Limits, Test, judge_many, weighted
-from tinylora.rewards.selftest import mechanism_for
+from tinylora.rewards.code.selftest import mechanism_for
 from tinylora.rewards.verdict import Verdict
 from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Placed, Row, Source, read_splits

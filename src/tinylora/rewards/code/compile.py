@@ -11,8 +11,16 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock
 
-from tinylora.rewards.sandbox import ROOT, BoxFailure, Ended, Mechanism, RunLimits, Stage, open_box
-from tinylora.rewards.toolbox import flags, headers, toolbox
+from tinylora.rewards.code.sandbox import (
+    ROOT,
+    BoxFailure,
+    Ended,
+    Mechanism,
+    RunLimits,
+    Stage,
+    open_box,
+)
+from tinylora.rewards.code.toolbox import flags, headers, toolbox
 
 NUM_TRIES = 3
 _WALL_PER_CPU = 3.0

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import chain
 
-from tinylora.rewards import quantities
-from tinylora.rewards.intervals import LIST_WORD, is_condition, union
-from tinylora.rewards.latex import ROW, key, split_top, tidy, unwrap
-from tinylora.rewards.values import TooLarge, rounds_to
+from tinylora.rewards.math import quantities
+from tinylora.rewards.math.intervals import LIST_WORD, is_condition, union
+from tinylora.rewards.math.latex import ROW, key, split_top, tidy, unwrap
+from tinylora.rewards.math.values import TooLarge, rounds_to
 
 Symbolic = Callable[[str, str], bool | None]
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tinylora.errors import RequestError
-from tinylora.rewards.compile import Compiled, compile_source
-from tinylora.rewards.outputs import Compare
-from tinylora.rewards.runs import Limits, Test, TestResult, Trial, as_bytes, run_tests
-from tinylora.rewards.sandbox import NUM_CORES, BoxFailure, Mechanism, SandboxUnavailable
-from tinylora.rewards.selftest import mechanism_for
+from tinylora.rewards.code.compile import Compiled, compile_source
+from tinylora.rewards.code.outputs import Compare
+from tinylora.rewards.code.runs import Limits, Test, TestResult, Trial, as_bytes, run_tests
+from tinylora.rewards.code.sandbox import NUM_CORES, BoxFailure, Mechanism, SandboxUnavailable
+from tinylora.rewards.code.selftest import mechanism_for
 from tinylora.rewards.verdict import Verdict
 
 __all__ = [

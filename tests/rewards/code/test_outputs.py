@@ -2,7 +2,7 @@
 
 import pytest
 
-from tinylora.rewards.outputs import is_same
+from tinylora.rewards.code.outputs import is_same
 
 
 def same(got, wanted, compare="tokens", tolerance=1e-6):

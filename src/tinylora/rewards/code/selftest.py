@@ -4,10 +4,10 @@ import warnings
 from functools import cache
 from threading import Lock
 
-from tinylora.rewards.compile import compile_source
-from tinylora.rewards.runs import Limits, Test, Trial, run_tests
-from tinylora.rewards.sandbox import BoxFailure, Mechanism
-from tinylora.rewards.toolbox import SandboxUnavailable, bwrap
+from tinylora.rewards.code.compile import compile_source
+from tinylora.rewards.code.runs import Limits, Test, Trial, run_tests
+from tinylora.rewards.code.sandbox import BoxFailure, Mechanism
+from tinylora.rewards.code.toolbox import SandboxUnavailable, bwrap
 
 _LIMITS = Limits(cpu_s=0.4, wall_s=4.0, memory_mb=16, output_mb=0.25)
 _TRIALS = (  # input, wanted output, verdict

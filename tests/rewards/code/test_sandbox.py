@@ -27,9 +27,17 @@ from helpers.judging import (
     attacks,
     judge_job,
 )
-from tinylora.rewards import sandbox, selftest, toolbox
-from tinylora.rewards.code import Job, SandboxUnavailable, Test, judge, judge_many
-from tinylora.rewards.sandbox import BoxFailure, RunLimits, Stage, open_box
+from tinylora.rewards.code import (
+    Job,
+    SandboxUnavailable,
+    Test,
+    judge,
+    judge_many,
+    sandbox,
+    selftest,
+    toolbox,
+)
+from tinylora.rewards.code.sandbox import BoxFailure, RunLimits, Stage, open_box
 
 OURS = attacks(Path(__file__).parent / "attacks")
 THEIRS = attacks(SHARED / "attacks")
@@ -79,7 +87,7 @@ def test_an_honest_program_is_right_while_bombs_go_off(room):
 SLEEPER = """
 from helpers.judging import SUM
 from tinylora.rewards.code import Limits, judge
-from tinylora.rewards.selftest import mechanism_for
+from tinylora.rewards.code.selftest import mechanism_for
 mechanism_for(False)
 print("begins", flush=True)
 judge("#include <unistd.h>\\nint main() { pause(); }", SUM, Limits(wall_s=600))

@@ -41,7 +41,7 @@ from pathlib import Path
 from threading import BoundedSemaphore, Lock
 from typing import Literal
 
-from tinylora.rewards.toolbox import SandboxUnavailable, Toolbox, bwrap, toolbox
+from tinylora.rewards.code.toolbox import SandboxUnavailable, Toolbox, bwrap, toolbox
 
 __all__ = ["Box", "BoxFailure", "Ended", "RunLimits", "SandboxUnavailable", "Stage", "open_box"]
 

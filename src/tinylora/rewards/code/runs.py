@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tinylora.errors import RequestError
-from tinylora.rewards.compile import NUM_TRIES
-from tinylora.rewards.outputs import Compare, is_same
-from tinylora.rewards.sandbox import (
+from tinylora.rewards.code.compile import NUM_TRIES
+from tinylora.rewards.code.outputs import Compare, is_same
+from tinylora.rewards.code.sandbox import (
     ROOT,
     Box,
     BoxFailure,
@@ -21,7 +21,7 @@ from tinylora.rewards.sandbox import (
     Stage,
     open_box,
 )
-from tinylora.rewards.toolbox import toolbox
+from tinylora.rewards.code.toolbox import toolbox
 
 _SLACK_BYTES = 64 << 20  # address space beyond the memory limit: code, libraries, arenas
 _NEARLY_ALL = 0.8  # of the memory was in use when it died: then that is why

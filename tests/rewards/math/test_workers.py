@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tinylora.rewards import workers
-from tinylora.rewards.workers import Pool
+from tinylora.rewards.math import workers
+from tinylora.rewards.math.workers import Pool
 
 # The real program, but reading one of these powers does something else first.
 STAND_IN = """
     import os, signal, sys, time
     from pathlib import Path
-    from tinylora.rewards import symbolic
+    from tinylora.rewards.math import symbolic
 
     if "broken" in sys.argv[0]:
         sys.modules["math_verify"] = None
@@ -128,7 +128,7 @@ def test_workers_start_when_needed_stay_and_are_replaced(strange):
 def test_workers_end_with_a_parent_that_is_killed():
     code = """
         import os, signal
-        from tinylora.rewards import workers
+        from tinylora.rewards.math import workers
         workers.judge([("x+1", "1+x")])
         print(workers._pool._workers[0].process.pid, flush=True)
         signal.pause()

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from tinylora.rewards import values
-from tinylora.rewards.values import Value
+from tinylora.rewards.math import values
+from tinylora.rewards.math.values import Value
 
 _ALIASES: dict[str, str] = {
     "m": "meter meters metre metres", "cm": "centimeter centimeters centimetre centimetres cms",

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from tinylora.rewards.compare import claims_more, equivalent
-from tinylora.rewards.latex import ROW
+from tinylora.rewards.math.compare import claims_more, equivalent
+from tinylora.rewards.math.latex import ROW
 
 Tell = Callable[..., None]
 

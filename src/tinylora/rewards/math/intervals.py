@@ -3,7 +3,7 @@ r"""Intervals in each of their spellings: `[-2, 7)`, `-2 \le x < 7`, `\{x | x < 
 import re
 from itertools import chain
 
-from tinylora.rewards.latex import split_top, tokens, unwrap
+from tinylora.rewards.math.latex import split_top, tokens, unwrap
 
 LIST_WORD = re.compile(r"\s*,?\s*(?<![A-Za-z\\])(?:and|or|AND|OR)(?![A-Za-z])\s*,?\s*")
 _ORDER = ("<", ">", r"\le", r"\ge")

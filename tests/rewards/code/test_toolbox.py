@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from tinylora.rewards import toolbox
-from tinylora.rewards.toolbox import SandboxUnavailable, flags, headers
+from tinylora.rewards.code import toolbox
+from tinylora.rewards.code.toolbox import SandboxUnavailable, flags, headers
 
 MACROS = """
 #define _GLIBCXX_DEBUG

@@ -7,8 +7,8 @@ import pytest
 
 from helpers.judging import HONEST, LIMITS, SHARED, SUM
 from tinylora.errors import RequestError
-from tinylora.rewards import code, compile
-from tinylora.rewards.code import Job, Limits, Test, judge, judge_many, weighted
+from tinylora.rewards import code
+from tinylora.rewards.code import Job, Limits, Test, compile, judge, judge_many, weighted
 from tinylora.rewards.verdict import Verdict
 
 DATA = SHARED / "data" / "judge"

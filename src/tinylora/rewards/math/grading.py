@@ -14,12 +14,12 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from tinylora.rewards import extract, workers
-from tinylora.rewards.compare import equivalent, is_phrase
-from tinylora.rewards.extract import AnswerFormat
-from tinylora.rewards.latex import key, tidy
+from tinylora.rewards.math import extract, workers
+from tinylora.rewards.math.compare import equivalent, is_phrase
+from tinylora.rewards.math.extract import AnswerFormat
+from tinylora.rewards.math.latex import key, tidy
+from tinylora.rewards.math.workers import Judged
 from tinylora.rewards.verdict import Verdict
-from tinylora.rewards.workers import Judged
 
 # A larger answer equals a gold answer literally or not at all.
 MAX_ANSWER = 1_500  # characters
