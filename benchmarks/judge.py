@@ -30,7 +30,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tinylora.rewards.code import Job, Limits, Test, compile, judge, judge_many
+from tinylora.rewards.code import compile
+from tinylora.rewards.code.judging import Job, Limits, Test, judge, judge_many
 from tinylora.rewards.code.sandbox import NUM_CORES
 from tinylora.rewards.verdict import Verdict
 

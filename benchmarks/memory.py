@@ -131,7 +131,8 @@ def check() -> None:
 def measure_one(folder: str, output: str, name: str) -> None:
     """One step of a run, in this process."""
     from tinylora import train
-    from tinylora.models import encode_problem, load_tokenizer
+    from tinylora.models import load_tokenizer
+    from tinylora.prompts import encode_problem
     from tinylora.tasks import load_task
 
     settings = dict(CHECKED[name])

@@ -26,10 +26,11 @@ from rich.console import Console
 from tinylora import TrainConfig
 from tinylora.algorithms.grpo import train_grpo
 from tinylora.algorithms.log import RunLog
-from tinylora.evaluate.exam import evaluate, text_of
+from tinylora.evaluate.exam import evaluate
 from tinylora.methods import METHODS
 from tinylora.models import load_model
 from tinylora.policy import TinyLoraPolicy
+from tinylora.prompts import text_of
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import AdapterConfig
 from tinylora.sweep.plots import mean_interval

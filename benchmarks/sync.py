@@ -49,11 +49,11 @@ from tinylora.adapter.modules import linear_maps
 from tinylora.algorithms.batching import Sample, collate, completion_logprobs, pack, split_rows
 from tinylora.algorithms.grpo import draw_problems, grpo_step, make_optimizer
 from tinylora.algorithms.losses import kl_k3
-from tinylora.evaluate.exam import text_of
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
 from tinylora.pocket import task as pocket_task
 from tinylora.policy import TinyLoraPolicy
+from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.lora import LoraEngine, version_folder
 from tinylora.rollout.transformers import TransformersEngine

@@ -19,9 +19,10 @@ from transformers import (
     Qwen3Config,
 )
 
-from tinylora.evaluate.exam import evaluate, text_of
+from tinylora.evaluate.exam import evaluate
 from tinylora.models import Base, load_model
 from tinylora.policy import UntrainedPolicy
+from tinylora.prompts import text_of
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import TaskConfig

@@ -11,13 +11,13 @@ from tinylora.errors import RequestError
 from tinylora.models import (
     DTYPES,
     check_context,
-    encode_problem,
     from_loaded,
     load_model,
     load_skeleton,
     load_tokenizer,
     quantization_of,
 )
+from tinylora.prompts import encode_problem
 from tinylora.tasks import Problem
 
 

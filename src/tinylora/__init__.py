@@ -41,12 +41,11 @@ _HOMES = {
     "attach": "tinylora.adapter",
     "load": "tinylora.adapter",
     "load_task": "tinylora.tasks",
+    "train": "tinylora.run.training",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name == "train":  # the room train/ is callable, because both names are one
-        return import_module("tinylora.train")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module tinylora has no attribute {name}")

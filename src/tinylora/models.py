@@ -14,17 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tinylora.adapter.modules import keep_codes
 from tinylora.errors import RequestError
-from tinylora.settings import IN_PYTHON, TaskConfig
-from tinylora.tasks.task import Problem
+from tinylora.settings import IN_PYTHON
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-DEFAULTS = TaskConfig()
-TEMPLATE_DATE = "26 Jul 2024"  # Llama 3's templates write a date; today's would change the prompts
 EXAMPLES = '"pocket", a local folder, or a hub id such as Qwen/Qwen2.5-0.5B-Instruct'
 
 
@@ -154,41 +150,6 @@ def load_skeleton(name: str) -> Any:
     return model
 
 
-def encode_problem(tokenizer: Any, problem: Problem, settings: TaskConfig = DEFAULTS) -> list[int]:
-    """Token ids of what the model reads.
-
-    In a chat template: the system turn, if there is one, and the prompt as a user's turn. The
-    template writes every special token that belongs there (Llama 3's begins with the token that
-    begins a text), so the tokenizer adds none. Without a template, or where the settings turn it
-    off: plain text, as the tokenizer encodes any text.
-    """
-    if settings.chat_template == "auto" and getattr(tokenizer, "chat_template", None):
-        text = _in_template(tokenizer, problem, settings.enable_thinking)
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    parts = (problem.system, problem.prompt) if problem.plain is None else (problem.plain,)
-    return list(tokenizer("\n\n".join(filter(None, parts)))["input_ids"])
-
-
-def _in_template(tokenizer: Any, problem: Problem, enable_thinking: bool | None) -> str:
-    """The turns as text; a template that knows no system turn gets it before the prompt."""
-    told: dict[str, Any] = {"date_string": TEMPLATE_DATE}
-    if enable_thinking is not None:
-        told["enable_thinking"] = enable_thinking
-
-    def render(user: str, *before: dict[str, str]) -> str:
-        turns = [*before, {"role": "user", "content": user}]
-        return str(
-            tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **told)
-        )
-
-    if problem.system is None:
-        return render(problem.prompt)
-    try:
-        return render(problem.prompt, {"role": "system", "content": problem.system})
-    except TemplateError:
-        return render(f"{problem.system}\n\n{problem.prompt}")
-
-
 def check_context(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
     """Refuse a completion budget that, after the longest prompt, passes the model's context.
 
@@ -300,3 +261,27 @@ def _eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     )
     lists = [ids if isinstance(ids, list) else [ids] for ids in named]
     return tuple(dict.fromkeys(int(i) for ids in lists for i in ids if i is not None))
+
+
+@contextmanager
+def evaluation_mode(model: Any) -> Iterator[None]:
+    """Dropout off, and every module back as it was."""
+    were_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in were_training:
+            module.training = True
+
+
+def refuse_recurrent(config: Any) -> None:
+    """Raise for models whose past is more than keys and values."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    strange = kinds - {"full_attention", "sliding_attention"}
+    if strange:
+        raise RequestError(
+            f"{config.model_type} has layers of the kind {sorted(strange)}, whose past is more "
+            "than keys and values: this engine would sample from another policy. Use a model with "
+            "attention layers alone."
+        )

@@ -79,8 +79,8 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 @pytest.fixture
 def start_run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Process]:
     """Start the stand-in run as a process of its own; it resumes what it finds in the folder."""
-    here = Path(__file__).parent
-    paths = [str(here), str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    tests = Path(__file__).parents[1]
+    paths = [str(tests), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")

@@ -17,7 +17,7 @@ from tinylora.adapter import files
 from tinylora.errors import RequestError
 from tinylora.settings import TrainConfig
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 SETTINGS = {
     "steps": "6",
@@ -114,9 +114,14 @@ def test_two_processes_that_split_the_weights_learn_what_one_learns(
 
 def test_a_rank_holds_its_part_of_the_blocks_and_computes_with_all_of_them(tmp_path: Path) -> None:
     """Four passes on one rank and one on the other, with and without recomputing."""
-    rooms = [str(HERE.parent), *sys.path]
+    rooms = [str(TESTS), *sys.path]
     ran = subprocess.run(
-        [sys.executable, *torchrun(2), str(HERE / "shard_standin.py"), str(tmp_path / "found")],
+        [
+            sys.executable,
+            *torchrun(2),
+            str(TESTS / "helpers" / "shard_standin.py"),
+            str(tmp_path / "found"),
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(rooms)},
         capture_output=True,
         text=True,

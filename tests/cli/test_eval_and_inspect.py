@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tinylora.evaluate.exam.estimators import binomial_p
 from transformers import GPT2Config, Phi3Config
 
 from tinylora.adapter.files import read, write
 from tinylora.cli import main
 from tinylora.cli.eval import AllOptions, task_settings, with_recorded
 from tinylora.cli.options import parse
+from tinylora.evaluate.estimators import binomial_p
 from tinylora.models import load_model
 
 

@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from tinylora.evaluate.exam.estimators import (
+
+from tinylora.evaluate.estimators import (
     binomial_p,
     bootstrap,
     majority,

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from tinylora.evaluate.exam.estimators import wilson
 
+from tinylora.evaluate.estimators import wilson
 from tinylora.evaluate.records import Evaluation, Record, num_different
 from tinylora.rewards.math import grade_many
 from tinylora.rewards.verdict import Verdict

@@ -17,11 +17,12 @@ import torch
 import yaml
 
 from tinylora.adapter import AdapterConfig, TinyLora, attach
-from tinylora.evaluate.exam import evaluate, text_of
+from tinylora.evaluate.exam import evaluate
 from tinylora.export import to_lora
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
 from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
+from tinylora.prompts import text_of
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks import load_task
 

@@ -17,11 +17,11 @@ from helpers.gguf_base import write_base
 from helpers.tiny import config_of, model_of, values_like
 from tinylora.adapter import AdapterConfig, attach
 from tinylora.errors import RequestError
-from tinylora.evaluate.exam import text_of
 from tinylora.export import to_gguf
 from tinylora.export.gguf import permute
 from tinylora.models import load_model
 from tinylora.pocket.task import problems
+from tinylora.prompts import text_of
 
 NUM_NEW = 40
 

@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinylora.rewards.code import Job, Limits, Test, judge
+from tinylora.rewards.code.judging import Job, Limits, Test, judge
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"

@@ -4,12 +4,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tinylora.evaluate.exam import evaluate, text_of
+from tinylora.evaluate.exam import evaluate
 from tinylora.evaluate.records import Evaluation
 from tinylora.models import Base, load_model
 from tinylora.pocket import model_folder, pretrain, task
 from tinylora.pocket.tokenizer import build_tokenizer
 from tinylora.policy import UntrainedPolicy
+from tinylora.prompts import text_of
 from tinylora.rollout.transformers import TransformersEngine
 
 

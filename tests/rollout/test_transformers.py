@@ -11,9 +11,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from helpers.standins import END, VOCABULARY, SteeringPolicy, tiny_model
 from tinylora.adapter import attach
 from tinylora.errors import RequestError
+from tinylora.models import refuse_recurrent
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Completion, Sampling
-from tinylora.rollout.transformers import TransformersEngine, draw, refuse_recurrent
+from tinylora.rollout.transformers import TransformersEngine, draw
 from tinylora.settings import AdapterConfig
 
 PROMPTS = [[5, 9, 3], [7], [4, 4, 8, 30, 12, 2, 9], [11, 13, 17, 19], [2, 40]]

@@ -17,12 +17,12 @@ import torch
 from tinylora.adapter import attach
 from tinylora.algorithms.grpo import draw_problems, grpo_step, make_optimizer
 from tinylora.errors import TinyLoraError
-from tinylora.evaluate.exam import text_of
 from tinylora.methods import METHODS
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
 from tinylora.pocket import task as pocket_task
 from tinylora.policy import TinyLoraPolicy
+from tinylora.prompts import text_of
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.lora import SHARED_MEMORY, LoraEngine, version_folder
 from tinylora.rollout.transformers import TransformersEngine

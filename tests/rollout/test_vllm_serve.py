@@ -24,11 +24,11 @@ import torch
 from tinylora.adapter import attach
 from tinylora.algorithms.grpo import draw_problems, grpo_step, make_optimizer
 from tinylora.errors import TinyLoraError
-from tinylora.evaluate.exam import text_of
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
 from tinylora.pocket import task as pocket_task
 from tinylora.policy import TinyLoraPolicy
+from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.lora import LoraEngine
 from tinylora.rollout.transformers import TransformersEngine

@@ -23,7 +23,7 @@ from tinylora.settings import (
 )
 
 PACKAGE = Path(tinylora.settings.__file__).parent
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_defaults_are_thirteen_tied_numbers() -> None:

@@ -1,1 +1,1 @@
-"""Learning: `grpo.py` is the paper's loop; `losses.py` its arithmetic; `loop.py` is around every step."""
+"""Learning: `grpo.py` is the paper's loop, `losses.py` its arithmetic, `loop.py` runs its steps."""

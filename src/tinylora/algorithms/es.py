@@ -24,22 +24,16 @@ from torch import Tensor
 from tinylora import distributed
 from tinylora.algorithms.log import NoLog, PhaseClock, RunLog
 from tinylora.algorithms.loop import Outcome, run_steps
-from tinylora.algorithms.rollouts import (
-    Rollouts,
-    Text,
-    derive_seed,
-    draw_problems,
-    graded,
-    rollout_metrics,
-    sample_records,
-)
+from tinylora.algorithms.rollouts import Rollouts, graded, rollout_metrics, sample_records
 from tinylora.algorithms.validation import Validation
 from tinylora.errors import RequestError
 from tinylora.fsdp import in_step
 from tinylora.policy import Policy, TinyLoraPolicy
+from tinylora.prompts import Text
 from tinylora.rollout.engine import Completion, Engine, Sampling
 from tinylora.rollout.sharded import ShardedEngine
 from tinylora.settings import TrainConfig
+from tinylora.tasks.draw import derive_seed, draw_problems
 from tinylora.tasks.task import Grade, Task, grader_of
 
 

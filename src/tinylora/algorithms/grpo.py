@@ -34,22 +34,16 @@ from tinylora.algorithms.log import NoLog, PhaseClock, RunLog
 from tinylora.algorithms.loop import Outcome, run_steps
 from tinylora.algorithms.optimizer import learning_rate_at, make_optimizer, step_clipped
 from tinylora.algorithms.recompute import recomputing
-from tinylora.algorithms.rollouts import (
-    Rollouts,
-    Text,
-    derive_seed,
-    draw_problems,
-    grade_groups,
-    graded,
-    rollout_metrics,
-    sample_records,
-)
+from tinylora.algorithms.rollouts import Rollouts, graded, rollout_metrics, sample_records
 from tinylora.algorithms.served import check_served
 from tinylora.algorithms.validation import Validation
 from tinylora.fsdp import in_step
 from tinylora.policy import Policy
+from tinylora.prompts import Text
 from tinylora.rollout.engine import Engine, Sampling
 from tinylora.settings import TrainConfig
+from tinylora.tasks.draw import derive_seed, draw_problems
+from tinylora.tasks.grading import grade_groups
 from tinylora.tasks.task import Grade, Task, grader_of
 
 __all__ = [

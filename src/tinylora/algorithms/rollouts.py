@@ -3,37 +3,25 @@
 Everything random is a function of (seed, step), so that a run can continue anywhere.
 """
 
-import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tinylora import distributed
 from tinylora.algorithms.losses import has_variance
 from tinylora.errors import TinyLoraError
+from tinylora.prompts import Text
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion
+from tinylora.tasks.grading import grade_groups
 from tinylora.tasks.task import Grade, Problem, Task
 
 MAX_UNJUDGED_SHARE = 0.05  # of a step's completions; beyond it the grader is broken, not the model
 STAMP = "sandbox"  # among the details of a verdict: what stood around a program that ran
 SAMPLES_PER_STEP = 4  # completions of each step that samples.jsonl keeps
-
-
-@dataclass(frozen=True)
-class Text:
-    """How texts become tokens and back: prompts by the chat template, answers as they are."""
-
-    encode: Callable[[Problem], list[int]]
-    tokenize: Callable[[str], list[int]]
-    decode: Callable[[list[int]], str]
-    eos_token_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -61,44 +49,6 @@ class Rollouts:
     @property
     def num_tokens(self) -> int:
         return sum(len(completion.token_ids) for completion in self.completions)
-
-
-def draw_problems(problems: Sequence[Problem], count: int, seed: int, step: int) -> list[Problem]:
-    """The step's problems: each epoch goes through all of them in an order of its own."""
-    places = range(step * count, (step + 1) * count)
-    size = len(problems)
-    return [problems[int(epoch_order(size, seed, i // size)[i % size])] for i in places]
-
-
-@lru_cache(maxsize=2)
-def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
-    """A permutation of the problems for one epoch."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    return torch.randperm(size, generator=generator)
-
-
-def derive_seed(seed: int, purpose: str, number: int) -> int:
-    """A seed of its own for every purpose and step, unrelated to its neighbours."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def grade_groups(
-    grade: Grade, problems_P: Sequence[Problem], texts_P_G: list[list[str]]
-) -> list[list[Verdict]]:
-    """Verdicts of all samples, from one call of the grader."""
-    num_samples = len(texts_P_G[0])
-    repeated = [problem for problem in problems_P for _ in range(num_samples)]
-    mine = distributed.share(repeated)
-    texts = distributed.share([text for row in texts_P_G for text in row])
-    judged = list(grade(mine, texts)) if mine else []
-    if len(judged) != len(mine):
-        raise TinyLoraError(
-            f"The grader gave {len(judged)} verdicts for {len(mine)} completions, so which "
-            "belongs to which is unknown. It has to give one for each, None where it cannot judge."
-        )
-    verdicts = distributed.gather(judged)
-    return [verdicts[i : i + num_samples] for i in range(0, len(verdicts), num_samples)]
 
 
 def graded(

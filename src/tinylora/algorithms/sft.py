@@ -25,21 +25,18 @@ from tinylora.algorithms.log import NoLog, PhaseClock, RunLog
 from tinylora.algorithms.loop import Outcome, run_steps
 from tinylora.algorithms.optimizer import make_optimizer, step_clipped
 from tinylora.algorithms.recompute import recomputing
-from tinylora.algorithms.rollouts import (
-    SAMPLES_PER_STEP,
-    Text,
-    derive_seed,
-    draw_problems,
-    grade_groups,
-)
+from tinylora.algorithms.rollouts import SAMPLES_PER_STEP
 from tinylora.algorithms.validation import Validation
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.fsdp import in_step
 from tinylora.policy import Policy, UntrainedPolicy
+from tinylora.prompts import Text
 from tinylora.rollout.engine import Engine, Sampling
 from tinylora.rollout.sharded import sharded
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import TrainConfig
+from tinylora.tasks.draw import derive_seed, draw_problems
+from tinylora.tasks.grading import grade_groups
 from tinylora.tasks.task import Grade, Problem, Task, grader_of
 
 Reference = tuple[Problem, list[int]]  # a problem and the tokens of a right answer to it

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinylora.algorithms.rollouts import derive_seed
 from tinylora.errors import RequestError
 from tinylora.policy import Policy
 from tinylora.settings import TrainConfig
+from tinylora.tasks.draw import derive_seed
 from tinylora.tasks.task import MadeProblems, Problem, Task
 
 MOST_HELD_OUT = 5  # at most one training problem in five

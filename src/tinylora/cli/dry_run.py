@@ -7,13 +7,8 @@ from rich.console import Console
 from tinylora.adapter.files import DTYPES
 from tinylora.cli.quiet import quieten
 from tinylora.methods import METHODS
-from tinylora.models import (
-    check_quantize,
-    encode_problem,
-    load_skeleton,
-    load_tokenizer,
-    resolved_dtype,
-)
+from tinylora.models import check_quantize, load_skeleton, load_tokenizer, resolved_dtype
+from tinylora.prompts import encode_problem
 from tinylora.run.folder import check_free, check_same_run, new_folder
 from tinylora.run.memory import estimate, memory_table
 from tinylora.run.prepare import check_request, first_problems, resolve_budget

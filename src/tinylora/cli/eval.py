@@ -155,7 +155,7 @@ def run(argv: Sequence[str]) -> None:
     """Run the verb."""
     options = with_pair(parse(AllOptions, argv, "eval", DESCRIPTION))
     check(options)
-    from tinylora.evaluate.exam.measure import measure
+    from tinylora.evaluate.measure import measure
 
     measure(with_recorded(options))
 

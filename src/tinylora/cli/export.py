@@ -91,7 +91,7 @@ def check(options: Options) -> None:
 def load_base(options: Options) -> "Base":
     """The base model, as `tinylora eval` finds it."""
     from tinylora.cli import eval as eval_verb
-    from tinylora.evaluate.exam import measure
+    from tinylora.evaluate import measure
 
     asked = eval_verb.AllOptions(
         model=options.model,
@@ -126,7 +126,7 @@ def write(options: Options, base: "Base", adapter: "TinyLora") -> "Exported":
 
 def sample_prompts(base: "Base") -> list[list[int]]:
     """Word problems, as this model is asked them."""
-    from tinylora.evaluate.exam import text_of
+    from tinylora.prompts import text_of
     from tinylora.tasks import load_task
 
     text = text_of(base)

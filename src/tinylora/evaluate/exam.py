@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from tinylora.adapter import TinyLora
-from tinylora.algorithms.rollouts import Text, derive_seed, grade_groups
 from tinylora.errors import TinyLoraError
 from tinylora.evaluate.records import Evaluation, Record
-from tinylora.models import DEFAULTS, Base, encode_problem
+from tinylora.prompts import Text
 from tinylora.rollout.engine import Engine, Sampling
-from tinylora.settings import TaskConfig
+from tinylora.tasks.draw import derive_seed
+from tinylora.tasks.grading import grade_groups
 from tinylora.tasks.task import Grade, Problem, Task, grader_of
 
 NUM_RANDOM = 10  # random v of the same norm, among the controls
@@ -124,24 +124,6 @@ def evaluate(
             f"({cause.most_common(1)[0][0]}), so there is no accuracy. Mend the grader."
         )
     return evaluation
-
-
-def text_of(base: Base, settings: TaskConfig = DEFAULTS) -> Text:
-    """How this model's texts become tokens, and back."""
-    tokenizer = base.tokenizer
-
-    def decode(token_ids: list[int]) -> str:
-        return str(tokenizer.decode(token_ids, skip_special_tokens=True))
-
-    def tokenize(answer: str) -> list[int]:
-        return list(tokenizer(answer, add_special_tokens=False)["input_ids"])
-
-    return Text(
-        lambda problem: encode_problem(tokenizer, problem, settings),
-        tokenize,
-        decode,
-        base.eos_token_ids,
-    )
 
 
 def controls(

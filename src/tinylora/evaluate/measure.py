@@ -17,13 +17,14 @@ from tinylora.atomic import write_atomically
 from tinylora.cli.eval import BASE, run_folder, task_settings
 from tinylora.cli.quiet import quieten
 from tinylora.errors import RequestError
-from tinylora.evaluate.exam import Exam, controls, summaries, text_of
-from tinylora.evaluate.exam.estimators import paired
-from tinylora.evaluate.exam.tables import tables
+from tinylora.evaluate.estimators import paired
+from tinylora.evaluate.exam import Exam, controls, summaries
 from tinylora.evaluate.records import Evaluation, num_different
+from tinylora.evaluate.tables import tables
 from tinylora.methods import METHODS, Trained
 from tinylora.models import Base, check_context, load_model, stored_quantization
 from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
+from tinylora.prompts import text_of
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import TrainConfig, load_recipe, unflatten
 from tinylora.tasks import Task, load_task

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from tinylora.evaluate.exam.estimators import (
+from tinylora.evaluate.estimators import (
     Figure,
     majority,
     mean,

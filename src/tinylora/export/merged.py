@@ -22,7 +22,7 @@ from tinylora.atomic import new_folder
 from tinylora.errors import RequestError
 from tinylora.export.card import Exported, Kind, write_card
 from tinylora.export.lora import check_finite
-from tinylora.rollout.transformers import evaluation_mode
+from tinylora.models import evaluation_mode
 
 KIND = Kind(
     to="merged",

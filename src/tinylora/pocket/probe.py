@@ -15,10 +15,10 @@ import torch
 
 from tinylora.adapter import AdapterConfig, attach
 from tinylora.algorithms.batching import Sample, collate, completion_logprobs, pack
-from tinylora.evaluate.exam import text_of
 from tinylora.models import load_model
 from tinylora.pocket import task as pocket_task
 from tinylora.policy import TinyLoraPolicy
+from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks.task import Problem, Task

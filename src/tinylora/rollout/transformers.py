@@ -9,7 +9,7 @@ It does not cover: models with recurrent states (Mamba and hybrids), beams, enco
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from tinylora.errors import RequestError
-from tinylora.models import check_context
+from tinylora.models import check_context, evaluation_mode, refuse_recurrent
 from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.engine import Completion, Sampling
 
@@ -369,33 +369,9 @@ def uniform_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
-def refuse_recurrent(config: Any) -> None:
-    """Raise for models whose past is more than keys and values."""
-    kinds = set(getattr(config, "layer_types", None) or ())
-    strange = kinds - {"full_attention", "sliding_attention"}
-    if strange:
-        raise RequestError(
-            f"{config.model_type} has layers of the kind {sorted(strange)}, whose past is more "
-            "than keys and values: this engine would sample from another policy. Use a model with "
-            "attention layers alone."
-        )
-
-
 def has_window(config: Any) -> bool:
     """Whether some layer attends only to the last tokens."""
     kinds = getattr(config, "layer_types", None)
     if kinds is None:
         return getattr(config, "sliding_window", None) is not None
     return "sliding_attention" in kinds
-
-
-@contextmanager
-def evaluation_mode(model: Any) -> Iterator[None]:
-    """Dropout off, and every module back as it was."""
-    were_training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in were_training:
-            module.training = True

@@ -12,23 +12,25 @@ from tinylora.adapter.modules import LinearMap, linear_maps, passes_gradient
 from tinylora.adapter.sharing import assign_groups, budget
 from tinylora.algorithms.batching import check_model
 from tinylora.algorithms.log import missing_tracker
-from tinylora.algorithms.rollouts import Text, draw_problems
 from tinylora.algorithms.validation import hold_out
 from tinylora.errors import RequestError
-from tinylora.evaluate.exam import Exam, text_of
+from tinylora.evaluate.exam import Exam
 from tinylora.models import (
     DTYPES,
     Base,
     check_context,
+    evaluation_mode,
     from_loaded,
     load_model,
     quantization_of,
+    refuse_recurrent,
     resolved_dtype,
 )
-from tinylora.rollout.transformers import evaluation_mode, refuse_recurrent
+from tinylora.prompts import Text, text_of
 from tinylora.run.engines import check_engine
 from tinylora.settings import IN_PYTHON, TrainConfig, default_rate, with_budget
 from tinylora.tasks import load_task
+from tinylora.tasks.draw import draw_problems
 from tinylora.tasks.functions import RewardFunction, as_grade
 from tinylora.tasks.task import Grade, Problem, Task
 

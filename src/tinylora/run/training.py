@@ -27,10 +27,9 @@ from tinylora.algorithms.validation import Best, Validation
 from tinylora.evaluate.exam import summaries
 from tinylora.fsdp import check_processes, shard
 from tinylora.methods import METHODS, Trained
-from tinylora.models import place_of
+from tinylora.models import evaluation_mode, place_of
 from tinylora.policy import Policy, TinyLoraPolicy
 from tinylora.rollout.engine import Engine
-from tinylora.rollout.transformers import evaluation_mode
 from tinylora.run.engines import EngineOf, open_engine
 from tinylora.run.folder import (
     RunFolder,

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypedDict
 
+from tinylora import distributed
+from tinylora.errors import TinyLoraError
 from tinylora.rewards import math
 from tinylora.rewards.math.extract import AnswerFormat
 from tinylora.rewards.verdict import Verdict
@@ -38,3 +40,21 @@ def graders(asked: AnswerFormat, settings: TaskConfig) -> Graders:
         "right_answer": lambda problem: written(problem.gold, written_as),
         "wrong_answer": lambda problem: written(WRONG, written_as),
     }
+
+
+def grade_groups(
+    grade: Grade, problems_P: Sequence[Problem], texts_P_G: list[list[str]]
+) -> list[list[Verdict]]:
+    """Verdicts of all samples, from one call of the grader."""
+    num_samples = len(texts_P_G[0])
+    repeated = [problem for problem in problems_P for _ in range(num_samples)]
+    mine = distributed.share(repeated)
+    texts = distributed.share([text for row in texts_P_G for text in row])
+    judged = list(grade(mine, texts)) if mine else []
+    if len(judged) != len(mine):
+        raise TinyLoraError(
+            f"The grader gave {len(judged)} verdicts for {len(mine)} completions, so which "
+            "belongs to which is unknown. It has to give one for each, None where it cannot judge."
+        )
+    verdicts = distributed.gather(judged)
+    return [verdicts[i : i + num_samples] for i in range(0, len(verdicts), num_samples)]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinylora.errors import RequestError
-from tinylora.rewards.code import Job, Limits, Test, judge_many, weighted
+from tinylora.rewards.code.judging import Job, Limits, Test, judge_many, weighted
 from tinylora.rewards.code.selftest import mechanism_for
 from tinylora.rewards.verdict import Verdict
 from tinylora.settings import TaskConfig

@@ -7,8 +7,9 @@ import pytest
 
 from helpers.judging import HONEST, LIMITS, SHARED, SUM
 from tinylora.errors import RequestError
-from tinylora.rewards import code
-from tinylora.rewards.code import Job, Limits, Test, compile, judge, judge_many, weighted
+from tinylora.rewards.code import compile
+from tinylora.rewards.code import judging as code
+from tinylora.rewards.code.judging import Job, Limits, Test, judge, judge_many, weighted
 from tinylora.rewards.verdict import Verdict
 
 DATA = SHARED / "data" / "judge"

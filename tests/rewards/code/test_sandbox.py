@@ -27,17 +27,10 @@ from helpers.judging import (
     attacks,
     judge_job,
 )
-from tinylora.rewards.code import (
-    Job,
-    SandboxUnavailable,
-    Test,
-    judge,
-    judge_many,
-    sandbox,
-    selftest,
-    toolbox,
-)
+from tinylora.rewards.code import sandbox, selftest, toolbox
+from tinylora.rewards.code.judging import Job, Test, judge, judge_many
 from tinylora.rewards.code.sandbox import BoxFailure, RunLimits, Stage, open_box
+from tinylora.rewards.code.toolbox import SandboxUnavailable
 
 OURS = attacks(Path(__file__).parent / "attacks")
 THEIRS = attacks(SHARED / "attacks")
@@ -96,7 +89,7 @@ judge("#include <unistd.h>\\nint main() { pause(); }", SUM, Limits(wall_s=600))
 
 def test_the_box_dies_with_the_judge(room, box):
     """Killed while a program sleeps in its box, the judge leaves nothing behind."""
-    paths = f"{Path(__file__).parent}:{ROOT / 'src'}"
+    paths = f"{ROOT / 'tests'}:{ROOT / 'src'}"
     environment = {**os.environ, "PYTHONPATH": paths, "TINYLORA_CACHE": box}
     command = [sys.executable, "-c", SLEEPER]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as judging:

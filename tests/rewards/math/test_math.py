@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from tinylora.rewards.math import MAX_ANSWER, grade, grade_many
+from tinylora.rewards.math import grade, grade_many
+from tinylora.rewards.math.grading import MAX_ANSWER
 
 EQUAL = [
     # numbers

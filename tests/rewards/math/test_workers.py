@@ -133,7 +133,7 @@ def test_workers_end_with_a_parent_that_is_killed():
         print(workers._pool._workers[0].process.pid, flush=True)
         signal.pause()
     """
-    source = str(Path(workers.__file__).parents[2])
+    source = str(Path(workers.__file__).parents[3])
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         stdout=subprocess.PIPE,

@@ -1,0 +1,75 @@
+"""What is trained: how many numbers, where they act, and what they are multiplied with."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tinylora.settings.base import CommaList, OrNone, Settings
+
+SEVEN_MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LAYER_BANDS = ("all", "early", "middle", "late")
+TEXT_PREFIX = "tl1:"  # of an adapter as one line of text
+
+
+class AdapterConfig(Settings):
+    """What is trained: how many numbers, where they act, and what they are multiplied with."""
+
+    u: int = Field(default=13, ge=1, description="how many numbers each group of modules trains")
+    rank: int = Field(
+        default=2, ge=1, description="how many singular directions of each module are kept"
+    )
+    num_groups: Annotated[int | None, OrNone] = Field(
+        default=1,
+        ge=1,
+        description="how many groups share their numbers (1: all tied; none: no sharing)",
+    )
+    sharing: Literal["tiled", "structured"] = Field(
+        default="tiled",
+        description="groups run along depth (tiled), or by type, then depth (structured)",
+    )
+    seed: int = Field(default=0, ge=0, description="the seed of the run and of the projections P")
+    scale: bool = Field(default=True, description="U S R V^T (true) or U R V^T (false)")
+    basis: Literal["svd", "random"] = Field(
+        default="svd", description="U and V from the weights' SVD, or random orthonormal columns"
+    )
+    subspace: Literal["top", "middle"] = Field(
+        default="top", description="which singular directions are kept"
+    )
+    projection: Literal["gaussian", "shared", "identity"] = Field(
+        default="gaussian",
+        description="P random for each module, one random P shared by all of them, or the unit "
+        "matrices (with u = rank^2: LoRA-XS)",
+    )
+    targets: Annotated[tuple[str, ...], CommaList] = Field(
+        default=SEVEN_MAPS, min_length=1, description="names of the linear maps that are adapted"
+    )
+    layers: str = Field(
+        default="all",
+        description="which blocks are adapted: all, early, middle, late, or a-b (from 0)",
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.projection == "identity" and self.u != self.rank**2:
+            raise ValueError(
+                f'u = {self.u} with projection = "identity", but there is one unit matrix for each '
+                f"of the rank^2 = {self.rank**2} places in R. Use u = {self.rank**2}."
+            )
+        if self.basis == "random" and self.subspace != "top":
+            raise ValueError(
+                f'subspace = "{self.subspace}" with basis = "random": random columns have no '
+                'middle. Use basis = "svd", or leave subspace out.'
+            )
+        _check_layers(self.layers)
+        return self
+
+
+def _check_layers(layers: str) -> None:
+    band = re.fullmatch(r"(\d+)-(\d+)", layers)
+    if layers in LAYER_BANDS or (band and int(band[1]) <= int(band[2])):
+        return
+    raise ValueError(
+        f'layers = "{layers}" names no blocks. Use all, early, middle, late (thirds), or a range '
+        "such as 4-7: first and last block, counted from 0."
+    )

@@ -1,0 +1,108 @@
+"""How a task is read, asked and graded."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from tinylora.settings.base import CommaList, OrNone, Settings
+
+TASK_HELP = "pocket, gsm8k, math, rg:NAME, ..., data.jsonl, or my_task.py:make"
+TestSource = Literal["public", "private", "generated"]
+
+
+class TaskConfig(Settings):
+    """How a task is read, asked and graded; a `TrainConfig` has these settings too, flat."""
+
+    data: Annotated[str | None, OrNone] = Field(
+        default=None, description="a local file or folder with the task's rows (none: the hub)"
+    )
+    prompt_template: Annotated[Literal["hash", "boxed", "simplerl"] | None, OrNone] = Field(
+        default=None,
+        description="how a mathematical question is put: answer after ####, in a box, or as "
+        "SimpleRL does (none: the task's)",
+    )
+    reward_format: Literal["strict", "lenient"] = Field(
+        default="strict",
+        description="which answers count: in the format that the prompt asked for, or in any "
+        "recognised form (both are always reported)",
+    )
+    answer_format: Literal["exact", "any", "boxed", "hash"] = Field(
+        default="exact",
+        description="how rows of your own (data.jsonl) are graded: the completion is the answer, "
+        "or mathematics in any form, in a box, after ####",
+    )
+    level: Annotated[str | None, OrNone] = Field(
+        default=None,
+        description="which problems of task math to train on: 1 to 5, a range such as 3-5, "
+        "hardest, or simplerl (none: all)",
+    )
+    sources: Annotated[tuple[str, ...], CommaList] = Field(
+        default=(),
+        description="which parts of a collection of programs: CODEFORCES,ATCODER,... or taco,... "
+        "(none: all)",
+    )
+    difficulties: Annotated[tuple[str, ...], CommaList] = Field(
+        default=(), description="which problems of CodeContests: A,B,EASY,... (none: all)"
+    )
+    test_sources: Annotated[tuple[TestSource, ...], CommaList] = Field(
+        default=("public", "private", "generated"),
+        min_length=1,
+        description="which tests judge a program: public (in the statement), private, generated",
+    )
+    max_tests: int = Field(default=20, ge=1, description="tests that judge a program, at most")
+    max_test_bytes: int = Field(
+        default=100_000, ge=1, description="bytes of a problem's tests, at most"
+    )
+    tests_seed: int = Field(default=0, ge=0, description="the choice of tests, beyond the caps")
+    scheme: Literal["binary", "graded"] = Field(
+        default="graded",
+        description="reward of a program: all tests or nothing; or 0.5 for compiling and 0.5 k/n "
+        "for k of n tests",
+    )
+    factors: Annotated[tuple[str, ...], CommaList] = Field(
+        default=(),
+        description="factors of a program's reward by source or difficulty, such as "
+        "CODEFORCES=1,EASY=0.5 (none: 1)",
+    )
+    output_compare: Literal["tokens", "exact", "float"] = Field(
+        default="tokens", description="how a program's output is compared with the wanted one"
+    )
+    unsafe_no_sandbox: bool = Field(
+        default=False, description="run programs without a wall around them (and warn)"
+    )
+    chat_template: Literal["auto", "off"] = Field(
+        default="auto",
+        description="ask through the tokenizer's chat template where it has one (auto), or as "
+        "plain text (off: base models)",
+    )
+    enable_thinking: Annotated[bool | None, OrNone] = Field(
+        default=None,
+        description="what the chat template is told, for models that can think first, such as "
+        "Qwen3 (none: nothing, the template decides)",
+    )
+
+    @field_validator("factors")
+    @classmethod
+    def _factors_are_some(cls, factors: tuple[str, ...]) -> tuple[str, ...]:
+        for factor in factors:
+            if not re.fullmatch(r"\w+=(1(\.0*)?|0?\.0*[1-9]\d*)", factor):
+                raise ValueError(
+                    f'factors = "{factor}", but a factor is NAME=NUMBER, the number above 0 and at '
+                    "most 1, as in EASY=0.5."
+                )
+        return factors
+
+    @model_validator(mode="after")
+    def _level_is_one(self) -> Self:
+        band = re.fullmatch(r"([1-5])(?:-([1-5]))?", self.level or "1")
+        if self.level in ("hardest", "simplerl") or (band and band[1] <= (band[2] or band[1])):
+            return self
+        raise ValueError(
+            f'level = "{self.level}" names no problems. Use 1 to 5, a range such as 3-5, hardest '
+            "(5), or simplerl (SimpleRL's own set)."
+        )
+
+
+TASK_FIELDS = TaskConfig.model_fields
+CHAT_FIELDS = ("chat_template", "enable_thinking")  # of them, those that belong to the model
