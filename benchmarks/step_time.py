@@ -42,12 +42,12 @@ from trl import GRPOConfig, GRPOTrainer
 import tinylora
 from tinylora import pocket
 from tinylora.algorithms.grpo import Text, draw_problems, grpo_step, make_optimizer
-from tinylora.pocket import task as pocket_task
 from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import encode_problem
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import SEVEN_MAPS, AdapterConfig, TrainConfig
+from tinylora.tasks import pocket as pocket_task
 from tinylora.tasks.task import Task
 
 PHASES = ("rollout", "grade", "learn")

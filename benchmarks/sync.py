@@ -51,7 +51,6 @@ from tinylora.algorithms.grpo import draw_problems, grpo_step, make_optimizer
 from tinylora.algorithms.losses import kl_k3
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
-from tinylora.pocket import task as pocket_task
 from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
@@ -59,6 +58,7 @@ from tinylora.rollout.lora import LoraEngine, version_folder
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm import Colocated
 from tinylora.settings import SEVEN_MAPS, AdapterConfig, load_recipe, unflatten
+from tinylora.tasks import pocket as pocket_task
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "pocket" / "demo.yaml"
 SHAPES = {  # Qwen2.5's, with random weights, the pocket's words and a short context

@@ -13,9 +13,9 @@ from tinylora.adapter.files import read
 from tinylora.algorithms.validation import Validation, hold_out
 from tinylora.cli import main
 from tinylora.errors import RequestError
-from tinylora.pocket.task import make
 from tinylora.settings import TrainConfig
 from tinylora.tasks import Problem, Task
+from tinylora.tasks.pocket import make
 
 
 def numbered(count: int) -> Task:

@@ -20,8 +20,8 @@ from tinylora.errors import RequestError
 from tinylora.export import to_gguf
 from tinylora.export.gguf import permute
 from tinylora.models import load_model
-from tinylora.pocket.task import problems
 from tinylora.prompts import text_of
+from tinylora.tasks.pocket import problems
 
 NUM_NEW = 40
 

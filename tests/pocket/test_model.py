@@ -4,14 +4,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import pretrain
 from tinylora.evaluate.exam import evaluate
 from tinylora.evaluate.records import Evaluation
 from tinylora.models import Base, load_model
-from tinylora.pocket import model_folder, pretrain, task
-from tinylora.pocket.tokenizer import build_tokenizer
+from tinylora.pocket import model_folder
 from tinylora.policy import UntrainedPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.transformers import TransformersEngine
+from tinylora.tasks import pocket as task
+from tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")

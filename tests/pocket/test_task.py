@@ -5,8 +5,10 @@ import re
 
 import pytest
 
-from tinylora.pocket import annotators, pages, task
-from tinylora.pocket.task import Skeleton
+import pages
+from tinylora.tasks import annotators
+from tinylora.tasks import pocket as task
+from tinylora.tasks.pocket import Skeleton
 
 EXAMPLE = Skeleton(12, (("+", 7), ("-", 4), ("*", 3)))
 

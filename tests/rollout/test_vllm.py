@@ -20,7 +20,6 @@ from tinylora.errors import TinyLoraError
 from tinylora.methods import METHODS
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
-from tinylora.pocket import task as pocket_task
 from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Completion, Sampling
@@ -28,6 +27,7 @@ from tinylora.rollout.lora import SHARED_MEMORY, LoraEngine, version_folder
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm import Colocated
 from tinylora.settings import AdapterConfig, TrainConfig
+from tinylora.tasks import pocket as pocket_task
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]  # vLLM's own warnings
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm", exc_type=ImportError)

@@ -26,7 +26,6 @@ from tinylora.algorithms.grpo import draw_problems, grpo_step, make_optimizer
 from tinylora.errors import TinyLoraError
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
-from tinylora.pocket import task as pocket_task
 from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
@@ -34,6 +33,7 @@ from tinylora.rollout.lora import LoraEngine
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm_server import Replicas
 from tinylora.settings import AdapterConfig, TrainConfig
+from tinylora.tasks import pocket as pocket_task
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm", exc_type=ImportError)

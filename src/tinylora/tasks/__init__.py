@@ -49,8 +49,7 @@ def load_task(name: str, settings: TaskConfig = DEFAULTS) -> Task:
     """
     if name in READS:
         _refuse_unread(name, settings, READS[name])
-        home = "tinylora.pocket.task" if name == "pocket" else f"tinylora.tasks.{name}"
-        make = import_module(home).make
+        make = import_module(f"tinylora.tasks.{name}").make
         task: Task = make(settings) if READS[name] else make()
         return task
     if name.startswith("rg:"):

@@ -1,4 +1,4 @@
-"""Can 13 numbers turn this model? `python -m tinylora.pocket.probe MODEL` says so in a minute.
+"""Can 13 numbers turn this model? `python recipes/pocket/model/probe.py MODEL` says so in a minute.
 
 Sixty supervised steps on careful solutions train v; then it prints the careful share (the
 probability of the careful opening, averaged over test problems) and the latent accuracy (right,
@@ -16,11 +16,11 @@ import torch
 from tinylora.adapter import AdapterConfig, attach
 from tinylora.algorithms.batching import Sample, collate, completion_logprobs, pack
 from tinylora.models import load_model
-from tinylora.pocket import task as pocket_task
 from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine
+from tinylora.tasks import pocket as pocket_task
 from tinylora.tasks.task import Problem, Task
 
 SHARE_WANTED, LATENT_WANTED = 0.75, 0.85

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from tinylora.pocket.annotators import Step, annotated
 from tinylora.rewards.verdict import Verdict
+from tinylora.tasks.annotators import Step, annotated
 from tinylora.tasks.task import MadeProblems, Problem, Task
 
 Split = Literal["train", "test"]

@@ -13,7 +13,7 @@ from tokenizers import trainers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import Qwen2Tokenizer
 
-from tinylora.pocket import task
+from tinylora.tasks import pocket as task
 
 VOCABULARY_SIZE = 512
 USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"

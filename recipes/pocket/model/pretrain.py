@@ -1,4 +1,4 @@
-"""Pre-train the pocket model from scratch: `python -m tinylora.pocket.pretrain --out DIR`.
+"""Pre-train the pocket model from scratch: `python recipes/pocket/model/pretrain.py --out DIR`.
 
 Next-token loss on the answers of pages (see `pages.py`), AdamW with a cosine rate. What step t
 sees is a function of (seed, t) alone, so that a run stopped at any moment and started again with
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from pages import draw_page
 from tinylora.atomic import write_atomically
-from tinylora.pocket.pages import draw_page
-from tinylora.pocket.tokenizer import ASSISTANT, END, USER, VOCABULARY_SIZE, build_tokenizer
+from tokenizer import ASSISTANT, END, USER, VOCABULARY_SIZE, build_tokenizer
 
 
 def build_model(args: argparse.Namespace) -> Any:

@@ -13,7 +13,7 @@ page says nothing about its author, so there a model can do no better than the m
 import random
 from collections.abc import Callable
 
-from tinylora.pocket.task import MAX_VALUE, Skeleton, careful_solution, draw_skeleton, tell
+from tinylora.tasks.pocket import MAX_VALUE, Skeleton, careful_solution, draw_skeleton, tell
 
 GUESS_SPREAD = 9  # a guess lies within +-9 of the answer, all equally likely
 
