@@ -72,6 +72,10 @@ class RunLog:
         curves = {name: value for name, value in metrics.items() if name != "step"}
         self._track(int(metrics["step"]), curves)
 
+    def warn(self, sentence: str) -> None:
+        """Say something once, beside the progress."""
+        self._display.console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+
     def close(self) -> None:
         """End the live display and the tracker."""
         self._display.close()
@@ -85,6 +89,9 @@ class NoLog:
         """Nothing."""
 
     def step(self, metrics: Mapping[str, float], samples: Sequence[Mapping[str, Any]]) -> None:
+        """Nothing."""
+
+    def warn(self, sentence: str) -> None:
         """Nothing."""
 
     def close(self) -> None:

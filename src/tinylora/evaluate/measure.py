@@ -21,12 +21,12 @@ from tinylora.evaluate.estimators import paired
 from tinylora.evaluate.exam import Exam, controls, summaries
 from tinylora.evaluate.records import Evaluation, num_different
 from tinylora.evaluate.tables import tables
-from tinylora.methods import METHODS, Trained
+from tinylora.methods import METHODS
 from tinylora.models import Base, check_context, load_model, stored_quantization
 from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.transformers import TransformersEngine
-from tinylora.settings import TrainConfig, load_recipe, unflatten
+from tinylora.settings import TrainConfig, recorded, unflatten
 from tinylora.tasks import Task, load_task
 
 Answers = dict[str, Evaluation]  # "greedy" and "sampled"
@@ -142,18 +142,18 @@ def policy_of(base: Base, adapter: str | None, force: bool) -> Iterator[Policy]:
         policy.detach()
 
 
-def _trained(base: Base, adapter: str, force: bool) -> Trained:
+def _trained(base: Base, adapter: str, force: bool) -> Policy:
     """An adapter in any of its forms, or what a run by another method left in its folder."""
     run = _other_run(adapter)
     if run is None:
         return TinyLoraPolicy(load(base.model, adapter, force=force))
-    return METHODS[run.method].load(base.model, Path(adapter), run)
+    return METHODS[run.method].load(base.model, Path(adapter), run.adapter)
 
 
 def _other_run(adapter: str) -> TrainConfig | None:
     """The settings of a run that trained by another method than TinyLoRA."""
     recipe = os.path.join(run_folder(adapter), "config.yaml")
-    run = unflatten(load_recipe(recipe), recipe) if os.path.isfile(recipe) else None
+    run = unflatten(recorded(recipe), recipe) if os.path.isfile(recipe) else None
     return None if run is None or run.has_factors else run
 
 

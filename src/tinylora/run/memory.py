@@ -40,7 +40,8 @@ from tinylora.algorithms.batching import CHUNK_ELEMENTS, default_micro_batch_tok
 from tinylora.models import DTYPES, place_of
 from tinylora.rollout.transformers import MAX_CACHE_TOKENS
 from tinylora.rollout.vllm import DEFAULT_CACHE_GIB
-from tinylora.settings import TrainConfig
+from tinylora.settings import Sampled, Sft, TrainConfig
+from tinylora.settings.rollout import Colocated
 
 GIB = 2**30
 NEVER_FOLDED = ("bias-only", "full")
@@ -129,14 +130,14 @@ def estimate(
     whole, blocks = weight_bytes(model, s, config.quantize)
     row_tokens = longest_prompt + max_new_tokens
     device = place_of(config.device)
-    tokens = max(config.micro_batch_tokens or default_micro_batch_tokens(device), row_tokens)
+    tokens = max(config.passes.micro_batch_tokens or default_micro_batch_tokens(device), row_tokens)
     lowest = min((linear.layer or 0 for linear in maps), default=0)
     head_tokens = min(tokens, max(1, CHUNK_ELEMENTS // shape.vocabulary))
     cache, logits, first_pass = _rollouts(shape, s, config, longest_prompt, row_tokens)
     if config.rollout != "transformers":
         cache, logits, first_pass = 0, 0, 0
-    if config.rollout == "vllm":
-        own = config.rollout_cache_gib or DEFAULT_CACHE_GIB[device.type == "cpu"]
+    if isinstance(config.engine, Colocated):
+        own = config.engine.rollout_cache_gib or DEFAULT_CACHE_GIB[device.type == "cpu"]
         cache = round(own * GIB) + whole + blocks
     return Memory(
         blocks=blocks,
@@ -206,7 +207,7 @@ def _activations(shape: Shape, s: int, config: TrainConfig, tokens: int, behind:
         block += 4 * (shape.q + shape.k)
     if config.method in KEEPS_INPUTS:
         block += 4 * (2 * shape.h + shape.q + shape.m)
-    kept = s * shape.h if config.activation_checkpointing else block
+    kept = s * shape.h if config.passes.activation_checkpointing else block
     return tokens * (behind * kept + block)
 
 
@@ -214,14 +215,16 @@ def _rollouts(
     shape: Shape, s: int, config: TrainConfig, longest_prompt: int, row_tokens: int
 ) -> tuple[int, int, int]:
     """Cache, logits and first pass of the largest batch that Transformers samples at once."""
+    learning = config.learning
+    samples = learning.samples_per_prompt if isinstance(learning, Sampled | Sft) else 1
     rows = prompts = 0
-    for count, samples in (
-        (config.prompts_per_step, config.samples_per_prompt),
+    for count, each in (
+        (config.learning.prompts_per_step, samples),
         (config.eval_problems, 1),
         (config.eval_problems, config.eval_samples),
     ):
-        at_once = min(count, max(1, MAX_CACHE_TOKENS // (row_tokens * samples)))
-        rows, prompts = max(rows, at_once * samples), max(prompts, at_once)
+        at_once = min(count, max(1, MAX_CACHE_TOKENS // (row_tokens * each)))
+        rows, prompts = max(rows, at_once * each), max(prompts, at_once)
     cache = rows * row_tokens * shape.blocks * 2 * shape.k * s
     first_pass = prompts * longest_prompt * s * (3 * shape.m + 2 * shape.h)
     return cache, rows * shape.vocabulary * (s + 16), first_pass

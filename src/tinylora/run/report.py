@@ -6,14 +6,35 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.table import Table
+
+from tinylora.policy import Policy
+from tinylora.run.prepare import Prepared, degrees_of_freedom
 
 # Told apart with any kind of colour vision:
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 SMOOTH_STEPS = 9
 LEAST_SHARE = 0.01  # kinds of answers that are rarer stay out of the table
+
+
+def start_line(prepared: Prepared, policy: Policy, output: Path) -> str:
+    """What a run is, in one line: model, device, task, parameters, engine, folder."""
+    config, model = prepared.config, prepared.base.model
+    device = model.device
+    place = str(device)
+    if device.type == "cuda":
+        about = torch.cuda.get_device_properties(device)
+        place = f"{device} ({about.name}, {about.total_memory / 2**30:.0f} GiB)"
+    count = policy.num_trainable
+    freedom = degrees_of_freedom(prepared, count)
+    return (
+        f"{config.method} by {config.algorithm}: {prepared.base.name} in {config.dtype} on "
+        f"{place}, task {prepared.task.name}, {count:,} parameters ({freedom:,} degrees of "
+        f"freedom), rollouts by {config.rollout}, output {output}"
+    )
 
 
 def end_table(summary: Mapping[str, Any]) -> Table:
@@ -29,11 +50,12 @@ def end_table(summary: Mapping[str, Any]) -> Table:
         for row in best_rows(summary):
             table.add_row(*row)
     table.add_section()
-    table.add_row("numbers trained", "", f"{summary['num_trainable']:,}", _layout(summary))
+    table.add_row("parameters trained", "", f"{summary['num_trainable']:,}", _layout(summary))
     in_file = f"{summary['store']}, file {summary['file_bytes']}"
     table.add_row("adapter, bytes", "", str(summary["adapter_bytes"]), in_file)
     duration = str(timedelta(seconds=round(summary["seconds"])))
-    table.add_row("time", "", duration, f"{summary['steps']} steps")
+    ended = {"steps": "", "time": ", then time was up", "no signal": ", then no signal"}
+    table.add_row("time", "", duration, f"{summary['steps']} steps{ended[summary['stopped']]}")
     return table
 
 
