@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tinylora.errors import RequestError, TinyLoraError
+from tinylora.errors import RequestError, TinyLoraError, install_hint
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.settings import IN_PYTHON
 
@@ -138,7 +138,7 @@ class Colocated:
         )
 
     def close(self) -> None:
-        """Give its memory back."""
+        """Free its memory."""
         self._llm.llm_engine.engine_core.shutdown()
         self._llm = None
 
@@ -181,17 +181,17 @@ def check_vllm(model: str, quantize: str, rank: int) -> None:
     """Refuse what vLLM in this process cannot serve, before anything is loaded.
 
     Raises:
-        RequestError: vLLM is not installed, or model and settings are nothing for it.
+        RequestError: vLLM is not installed, or cannot serve this model under these settings.
     """
     slot_rank(rank)
     if find_spec("vllm") is None:
         raise RequestError(
-            "rollout = vllm, but vLLM is not installed. Install the extra: pip install "
-            '"tinylora[vllm]", or give the address of a server: --rollout http://HOST:8000.'
+            f"rollout = vllm, but vLLM is not installed. {install_hint('vllm')}, or pass the address "
+            "of a server: --rollout http://HOST:8000."
         )
     if model.startswith(IN_PYTHON):
         raise RequestError(
-            "rollout = vllm, but the model was given as an object in Python "
+            "rollout = vllm, but the model was passed as an object in Python "
             f"({model.removeprefix(IN_PYTHON)}), and vLLM loads its own copy from a folder or the "
             "hub. Save it with save_pretrained and train that folder, or use rollout = "
             "transformers."
@@ -199,12 +199,12 @@ def check_vllm(model: str, quantize: str, rank: int) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RequestError(
             f"rollout = vllm in {os.environ['WORLD_SIZE']} processes, but vLLM in this process "
-            "joins no group of trainers. Start servers and give their addresses: "
+            "cannot join a group of trainers. Start servers and pass their addresses: "
             "--rollout http://HOST:8000,..."
         )
     if quantize != "none":
         raise RequestError(
             f"rollout = vllm with quantize = {quantize}, but vLLM (from 0.32 on) has no "
-            "bitsandbytes layers: it would sample from the unquantised model, which is another "
+            "bitsandbytes layers: it would sample from the unquantised model, which is a different "
             "policy. Use rollout = transformers."
         )

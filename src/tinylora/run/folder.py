@@ -112,7 +112,7 @@ def recorded_settings(folder: RunFolder) -> dict[str, Any]:
     """
     if not folder.config.is_file():
         raise RequestError(
-            f"There is no run to resume in {folder.path}: it has no config.yaml. Give the run's "
+            f"{folder.path} is not a run that can be resumed: it has no config.yaml. Pass the run's "
             "folder as output, or start it without --resume."
         )
     return recorded(folder.config)

@@ -170,10 +170,10 @@ def _as_loaded(config: TrainConfig, base: Base, task: Task | None) -> TrainConfi
 
 
 def _check_parts(config: TrainConfig, task: Task) -> None:
-    """What would else be missed only after the base was measured."""
+    """What would otherwise be noticed only after the base model was measured."""
     for split, problems in (("training", task.train), ("test", task.test)):
         if not len(problems):
-            raise RequestError(f"The task {task.name} has no {split} problems. Give it some.")
+            raise RequestError(f"The task {task.name} has no {split} problems. Add some.")
     if config.track is not None and find_spec(config.track) is None:
         raise missing_tracker(config.track)
 
@@ -189,13 +189,13 @@ def _check_rank(maps: Sequence[LinearMap], rank: int) -> None:
 
 
 def _check_gradient(maps: Sequence[LinearMap]) -> None:
-    """One map of each kind of layer is enough."""
+    """One layer of each kind is enough."""
     for linear in {type(linear.module): linear for linear in maps}.values():
         if not passes_gradient(linear):
             raise RequestError(
                 f"{linear.name} is a {type(linear.module).__name__} whose backward pass does not "
-                "give the gradient of what it computes: its kernel is for inference, and training "
-                "would be blind. Load the model anew (bitsandbytes packs 4-bit weights for such a "
+                "give the gradient of what it computes: its kernel is for inference only, and "
+                "training would learn nothing. Load the model again (bitsandbytes packs 4-bit weights for such a "
                 "kernel at a first forward pass on some CPUs), or quantise it otherwise."
             )
 

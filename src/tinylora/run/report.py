@@ -60,7 +60,7 @@ def end_table(summary: Mapping[str, Any]) -> Table:
 
 
 def _layout(summary: Mapping[str, Any]) -> str:
-    """How the trained numbers lie: `u=1, 13 groups`, or `lora, rank 2`."""
+    """How the trained parameters are laid out: `u=1, 13 groups`, or `lora, rank 2`."""
     if "num_groups" in summary:
         return f"u={summary['u']}, {summary['num_groups']} groups"
     rank = f", rank {summary['rank']}" if "rank" in summary else ""
