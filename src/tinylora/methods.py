@@ -132,7 +132,8 @@ class BiasPolicy(_Weights):
 
 
 class FullPolicy(_Weights):
-    """The weights of the linear layers are trained in place; a copy of them is the reference policy."""
+    """The weights of the linear layers are trained in place; a copy of them is the reference "
+    "policy."""
 
     def __init__(self, model: Any, config: AdapterConfig) -> None:
         super().__init__(model, config)
@@ -142,9 +143,10 @@ class FullPolicy(_Weights):
                 for parameter in self._frozen:
                     parameter.requires_grad_(True)
                 raise RequestError(
-                    f"method = full, but {linear.name} is {getattr(weight, 'dtype', 'not a matrix')}: "
-                    "steps as small as RL's would be rounded away. Use --dtype fp32 without "
-                    "--quantize, or a method that trains parameters of its own."
+                    f"method = full, but {linear.name} is "
+                    f"{getattr(weight, 'dtype', 'not a matrix')}: steps as small as RL's would be "
+                    "rounded away. Use --dtype fp32 without --quantize, or a method that trains "
+                    "parameters of its own."
                 )
             weight.requires_grad_(True)
             self.trained[linear.name] = cast(nn.Parameter, weight)

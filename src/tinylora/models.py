@@ -177,9 +177,9 @@ def model_source(name: str) -> str | Path:
         return model_folder()
     if name.startswith(IN_PYTHON):
         raise RequestError(
-            f"This run was trained on an in-memory {name.removeprefix(IN_PYTHON)} without a name, so it "
-            "cannot be loaded by name. Save it with save_pretrained and pass --model FOLDER, or "
-            "continue in Python: tinylora.train(config, model=..., tokenizer=...)."
+            f"This run was trained on an in-memory {name.removeprefix(IN_PYTHON)} without a name, "
+            "so it cannot be loaded by name. Save it with save_pretrained and pass --model "
+            "FOLDER, or continue in Python: tinylora.train(config, model=..., tokenizer=...)."
         )
     folder = Path(name).expanduser()
     if folder.is_dir():

@@ -186,8 +186,8 @@ def check_vllm(model: str, quantize: str, rank: int) -> None:
     slot_rank(rank)
     if find_spec("vllm") is None:
         raise RequestError(
-            f"rollout = vllm, but vLLM is not installed. {install_hint('vllm')}, or pass the address "
-            "of a server: --rollout http://HOST:8000."
+            f"rollout = vllm, but vLLM is not installed. {install_hint('vllm')}, or pass the "
+            "address of a server: --rollout http://HOST:8000."
         )
     if model.startswith(IN_PYTHON):
         raise RequestError(

@@ -112,8 +112,8 @@ def recorded_settings(folder: RunFolder) -> dict[str, Any]:
     """
     if not folder.config.is_file():
         raise RequestError(
-            f"{folder.path} is not a run that can be resumed: it has no config.yaml. Pass the run's "
-            "folder as output, or start it without --resume."
+            f"{folder.path} is not a run that can be resumed: it has no config.yaml. Pass the "
+            "run's folder as output, or start it without --resume."
         )
     return recorded(folder.config)
 

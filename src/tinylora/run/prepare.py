@@ -195,8 +195,9 @@ def _check_gradient(maps: Sequence[LinearMap]) -> None:
             raise RequestError(
                 f"{linear.name} is a {type(linear.module).__name__} whose backward pass does not "
                 "give the gradient of what it computes: its kernel is for inference only, and "
-                "training would learn nothing. Load the model again (bitsandbytes packs 4-bit weights for such a "
-                "kernel at a first forward pass on some CPUs), or quantise it otherwise."
+                "training would learn nothing. Load the model again (bitsandbytes packs 4-bit "
+                "weights for such a kernel at a first forward pass on some CPUs), or quantise it "
+                "otherwise."
             )
 
 

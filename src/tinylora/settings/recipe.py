@@ -92,7 +92,8 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise RequestError(
-            f"The recipe {path} does not exist. Pass the path of a YAML file, or leave it out and use "
+            f"The recipe {path} does not exist. Pass the path of a YAML file, or leave it out and "
+            "use "
             'options ("tinylora train --help").'
         )
     try:
