@@ -245,10 +245,12 @@ def place_of(device: str) -> torch.device:
         RequestError: it is not there.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _first_gpu() if torch.cuda.is_available() else torch.device("cpu")
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
+        if device == "cuda":
+            place = _first_gpu()
     except (RuntimeError, AssertionError) as error:
         cause = str(error).split("\n")[0]
         raise RequestError(
@@ -256,6 +258,15 @@ def place_of(device: str) -> torch.device:
             "machine such as cuda:0."
         ) from error
     return place
+
+
+def _first_gpu() -> torch.device:
+    """The current GPU of this process, by its index.
+
+    Without an index, transformers' loading threads take "cuda" for GPU 0, whatever the process's
+    current device is: every rank of torchrun would load its model there.
+    """
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
