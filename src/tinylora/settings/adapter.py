@@ -1,11 +1,11 @@
 """What is trained: how many numbers, where they act, and what they are multiplied with."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tinylora.settings.base import CommaList, OrNone, Settings
+from tinylora.settings.base import CommaList, OrNone, Settings, none_word
 
 SEVEN_MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LAYER_BANDS = ("all", "early", "middle", "late")
@@ -15,14 +15,21 @@ TEXT_PREFIX = "tl1:"  # of an adapter as one line of text
 class AdapterConfig(Settings):
     """What is trained: how many numbers, where they act, and what they are multiplied with."""
 
-    u: int = Field(default=13, ge=1, description="how many numbers each group of modules trains")
+    u: int = Field(default=1, ge=1, description="how many numbers each group of modules trains")
     rank: int = Field(
         default=2, ge=1, description="how many singular directions of each module are kept"
     )
     num_groups: Annotated[int | None, OrNone] = Field(
-        default=1,
+        default=13,
         ge=1,
-        description="how many groups share their numbers (1: all tied; none: no sharing)",
+        description="how many groups of near-equal size share their numbers (1: all tied; none: no "
+        "sharing, which is also the default on a model with fewer modules than groups)",
+    )
+    n_tie: Annotated[int | None, OrNone] = Field(
+        default=None,
+        ge=1,
+        description="in place of num_groups: how many modules share, exactly; the last group has "
+        "the remainder (none: num_groups decides)",
     )
     sharing: Literal["tiled", "structured"] = Field(
         default="tiled",
@@ -42,12 +49,28 @@ class AdapterConfig(Settings):
         "matrices (with u = rank^2: LoRA-XS)",
     )
     targets: Annotated[tuple[str, ...], CommaList] = Field(
-        default=SEVEN_MAPS, min_length=1, description="names of the linear maps that are adapted"
+        default=SEVEN_MAPS,
+        min_length=1,
+        description="names of the linear layers that are adapted (a model without those of the "
+        "default: all linear layers of its blocks)",
     )
     layers: str = Field(
         default="all",
         description="which blocks are adapted: all, early, middle, late, or a-b (from 0)",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_way_to_share(cls, values: dict[str, Any]) -> dict[str, Any]:
+        n_tie, num_groups = (none_word(values.get(name)) for name in ("n_tie", "num_groups"))
+        if n_tie is None:
+            return values
+        if num_groups is not None:
+            raise ValueError(
+                f"num_groups = {num_groups} beside n_tie = {n_tie}, but each of the two decides "
+                "alone which modules share. Give one of them."
+            )
+        return {**values, "num_groups": None}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

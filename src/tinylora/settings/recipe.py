@@ -46,12 +46,14 @@ def with_budget(config: TrainConfig, u: int, num_groups: int) -> TrainConfig:
 
 
 def combine(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags over a recipe; a flag that sets the budget replaces the recipe's whole budget."""
+    """Flags over a recipe; a flag that sets the budget replaces the recipe's whole budget, and one
+    of num_groups and n_tie replaces the other."""
     dropped: tuple[str, ...] = ()
     if "params" in flags:
         dropped = BUDGET_KEYS
     elif any(name in flags for name in BUDGET_KEYS):
-        dropped = ("params",)
+        is_shared_anew = "num_groups" in flags or "n_tie" in flags
+        dropped = ("params", *(("num_groups", "n_tie") if is_shared_anew else ()))
     return {**{name: recipe[name] for name in recipe if name not in dropped}, **flags}
 
 

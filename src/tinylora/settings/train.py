@@ -287,10 +287,10 @@ def _of_method(method: str, adapter: dict[str, Any]) -> dict[str, Any]:
     return {"num_groups": None, **adapter, **fixed} if method == "lora-xs" else adapter
 
 
-BUDGET_KEYS = ("u", "num_groups")
+BUDGET_KEYS = ("u", "num_groups", "n_tie")
 WHERE = ("targets", "layers", "seed")  # which maps are adapted, and the one seed
 READ_BY_METHOD = {  # settings of the adapter; tinylora reads all of them
-    "lora-xs": (*WHERE, "rank", "num_groups", "sharing", "scale", "basis", "subspace"),
+    "lora-xs": (*WHERE, "rank", "num_groups", "n_tie", "sharing", "scale", "basis", "subspace"),
     "lora": (*WHERE, "rank"),
     "vera": (*WHERE, "rank"),
     "bias-only": WHERE,
