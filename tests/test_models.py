@@ -68,7 +68,9 @@ def test_a_loaded_model_without_a_name_needs_its_tokenizer(tiny_folder: Path) ->
     with pytest.raises(RequestError, match=r"LlamaForCausalLM .*no tokenizer.*Pass tokenizer=\."):
         from_loaded(model)
     base = from_loaded(model, PreTrainedTokenizerFast.from_pretrained(tiny_folder))
-    with pytest.raises(RequestError, match=r"in-memory LlamaForCausalLM without a name.*pass --model"):
+    with pytest.raises(
+        RequestError, match=r"in-memory LlamaForCausalLM without a name.*pass --model"
+    ):
         load_model(base.name)
 
 
