@@ -196,7 +196,7 @@ def open_tracker(name: str | None, folder: Path, settings: Mapping[str, Any]) ->
         return (lambda step, metrics: None), (lambda: None)
     openers = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
     if name not in openers:
-        raise RequestError(f'track = "{name}" is no tracker. Use one of {", ".join(openers)}.')
+        raise RequestError(f'track = "{name}" is not a tracker. Use one of {", ".join(openers)}.')
     return openers[name](folder, settings)
 
 

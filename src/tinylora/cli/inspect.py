@@ -196,7 +196,7 @@ def show_model(options: Options) -> None:
     """The matched linear maps, how they would share, and what an SVD keeps of each."""
     from rich.console import Console
 
-    from tinylora.adapter.modules import linear_maps
+    from tinylora.adapter.modules import linear_maps, resolved
     from tinylora.cli.quiet import quieten
     from tinylora.models import load_skeleton
     from tinylora.run.tables import module_table, sharing_table
@@ -212,6 +212,7 @@ def show_model(options: Options) -> None:
         )
     note = None
     try:
+        config = resolved(config, model)
         maps = linear_maps(model, config.targets, config.layers)
     except RequestError:
         present = every_linear_map(model)
