@@ -154,5 +154,5 @@ def test_a_missing_tracker_names_the_extra(
 
 
 def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r'track = "mlflow" is no tracker. Use one of'):
+    with pytest.raises(RequestError, match=r'track = "mlflow" is not a tracker. Use one of'):
         open_tracker("mlflow", tmp_path, {})
