@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tinylora.adapter import attach, load
 from tinylora.adapter.files import DTYPES, FILE_NAME, Store
 from tinylora.adapter.modules import LinearMap, clean_name, linear_maps
-from tinylora.adapter.sharing import assign_groups
+from tinylora.adapter.sharing import groups_of
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
 from tinylora.policy import Policy, TinyLoraPolicy, no_lora
@@ -305,7 +305,7 @@ def _load_weights(kind: type[BiasPolicy] | type[FullPolicy]) -> Callable[..., Po
 
 def _num_grouped(maps: Sequence[LinearMap], config: AdapterConfig) -> int:
     names = [linear.name for linear in maps]
-    return config.u * len(assign_groups(names, config.num_groups, config.sharing))
+    return config.u * len(groups_of(names, config))
 
 
 METHODS = {

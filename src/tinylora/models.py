@@ -1,4 +1,4 @@
-"""Loading a base model: from the box, from a local folder, or from the hub; quantised where asked.
+"""Loading a base model: from the box, a folder, a GGUF file or the hub; quantised where asked.
 
 What it does **not** do: quantise a model that is already stored quantised. That one is loaded as it
 is.
@@ -18,10 +18,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from tinylora.adapter.modules import keep_codes
 from tinylora.errors import RequestError, install_hint
+from tinylora.gguf_base import converted, gguf_file
 from tinylora.settings import IN_PYTHON
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-EXAMPLES = '"pocket", a local folder, or a hub id such as Qwen/Qwen2.5-0.5B-Instruct'
+EXAMPLES = (
+    '"pocket", "smollm2", a local folder, a GGUF file, or a hub id such as '
+    "Qwen/Qwen2.5-0.5B-Instruct"
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def load_model(
     """Load a causal language model and its tokenizer, ready to answer.
 
     Args:
-        name: `pocket`, a local folder, or a hub id.
+        name: `pocket`, `smollm2`, a local folder, a GGUF file, or a hub id.
         dtype: fp32, bf16, or auto: fp32 on a CPU (few CPUs compute well in bf16), bf16 on a GPU.
         device: a torch device, or auto: the GPU if there is one.
         quantize: nf4 (with double quantisation), int8 (LLM.int8) or none. Every linear layer except
@@ -181,6 +185,8 @@ def model_source(name: str) -> str | Path:
             "so it cannot be loaded by name. Save it with save_pretrained and pass --model "
             "FOLDER, or continue in Python: tinylora.train(config, model=..., tokenizer=...)."
         )
+    if (file := gguf_file(name)) is not None:
+        return converted(file)
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -239,10 +245,12 @@ def place_of(device: str) -> torch.device:
         RequestError: it is not there.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _first_gpu() if torch.cuda.is_available() else torch.device("cpu")
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
+        if device == "cuda":
+            place = _first_gpu()
     except (RuntimeError, AssertionError) as error:
         cause = str(error).split("\n")[0]
         raise RequestError(
@@ -250,6 +258,15 @@ def place_of(device: str) -> torch.device:
             "machine such as cuda:0."
         ) from error
     return place
+
+
+def _first_gpu() -> torch.device:
+    """The current GPU of this process, by its index.
+
+    Without an index, transformers' loading threads take "cuda" for GPU 0, whatever the process's
+    current device is: every rank of torchrun would load its model there.
+    """
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

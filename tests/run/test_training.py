@@ -225,6 +225,21 @@ def test_the_curve_shows_both_accuracies(tmp_path: Path) -> None:
     assert orange.any(axis=0).mean() > 0.7  # the final accuracy runs through the whole picture
 
 
+def test_the_curve_of_sft_is_its_loss_beside_the_accuracies(tmp_path: Path) -> None:
+    metrics, picture = tmp_path / "metrics.jsonl", tmp_path / "curve.png"
+    lines: list[dict[str, float]] = [{"step": i, "loss": 3 / i} for i in range(1, 21)]
+    lines[9]["validation_accuracy"] = 0.5
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    summary = {"base_accuracy": 0.2, "final_accuracy": 0.9, "num_trainable": 13, "model": "m"}
+    draw_curve(metrics, summary, picture)
+    pixels = imread(picture)
+    assert pixels.shape == (600, 2100, 4)
+    orange = (abs(pixels[..., :3] - [0.835, 0.369, 0.0]) < 0.02).all(axis=-1)
+    assert orange[:, 1050:].any(axis=0).mean() > 0.7  # the final accuracy, in the second panel
+    blue = (abs(pixels[..., :3] - [0.0, 0.447, 0.698]) < 0.02).all(axis=-1)
+    assert blue[:, :1050].any(axis=0).mean() > 0.7  # the loss, in the first
+
+
 def test_smoothing_is_the_mean_of_neighbours() -> None:
     assert smooth([0.0] * 10 + [9.0] + [0.0] * 10)[5:16] == [0.0] + [1.0] * 9 + [0.0]
     assert smooth([2.0]) == [2.0]

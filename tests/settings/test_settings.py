@@ -26,9 +26,9 @@ PACKAGE = Path(tinylora.settings.__file__).parent
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-def test_defaults_are_thirteen_tied_numbers() -> None:
+def test_the_default_is_one_number_in_each_of_thirteen_groups() -> None:
     config = TrainConfig()
-    assert (config.adapter.u, config.adapter.rank, config.adapter.num_groups) == (13, 2, 1)
+    assert (config.adapter.u, config.adapter.rank, config.adapter.num_groups) == (1, 2, 13)
     assert config.model == config.task == "pocket"
 
 
@@ -51,7 +51,10 @@ def test_defaults_are_thirteen_tied_numbers() -> None:
         ({"scale": "maybe"}, "scale = maybe, but it must be true or false"),
         ({"targets": []}, "targets = .., but it must be a list of at least 1"),
         ({"layers": "9-3"}, r'layers = "9-3" names no blocks. Use all, early, middle, late'),
-        ({"projection": "identity"}, r'u = 13 with projection = "identity".*Use u = 4'),
+        ({"n_tie": 0}, "n_tie = 0, but it must be at least 1: in place of num_groups"),
+        ({"n_tie": 16, "num_groups": 4}, "num_groups = 4 beside n_tie = 16.* Give one of them"),
+        ({"params": 3, "n_tie": 16}, "params = 3 beside n"),
+        ({"projection": "identity"}, r'u = 1 with projection = "identity".*Use u = 4'),
         ({"basis": "random", "subspace": "middle"}, r'subspace = "middle" with basis = "random"'),
         ({"params": 3, "u": 2}, "params = 3 beside u, but params picks u and num_groups itself"),
         ({"fsdp": True, "method": "lora"}, "fsdp = true with method = lora, but weights are"),
@@ -147,6 +150,20 @@ def test_flags_come_before_the_recipe() -> None:
 def test_a_budget_flag_replaces_the_recipes_whole_budget() -> None:
     assert combine({"u": 2, "num_groups": 3}, {"params": 13}) == {"params": 13}
     assert combine({"params": 13}, {"u": 2}) == {"u": 2}
+    assert combine({"u": 2, "n_tie": 16}, {"params": 13}) == {"params": 13}
+
+
+def test_a_flag_for_one_way_to_share_replaces_the_other() -> None:
+    assert combine({"u": 2, "num_groups": 3}, {"n_tie": 16}) == {"u": 2, "n_tie": 16}
+    assert combine({"u": 2, "n_tie": 16}, {"num_groups": 3}) == {"u": 2, "num_groups": 3}
+    assert combine({"n_tie": 16}, {"u": 2}) == {"u": 2, "n_tie": 16}
+
+
+def test_n_tie_stands_alone_in_every_form() -> None:
+    config = unflatten({"n_tie": "16", "u": 2})
+    assert (config.adapter.n_tie, config.adapter.num_groups, config.adapter.u) == (16, None, 2)
+    assert unflatten(flatten(config)) == config
+    assert TrainConfig(method="lora-xs", adapter={"n_tie": 16}).adapter.n_tie == 16  # type: ignore[arg-type]
 
 
 def test_a_spent_budget_keeps_every_other_setting() -> None:

@@ -70,16 +70,22 @@ class MicroBatch:
     tokens: Tensor  # (n,)
 
 
-def pack(samples: Sequence[Sample], samples_per_row: int) -> list[Row]:
-    """Rows of up to `samples_per_row` completions of one prompt, in the order of the samples."""
+def pack(
+    samples: Sequence[Sample], samples_per_row: int, max_tokens: int | None = None
+) -> list[Row]:
+    """Rows of up to `samples_per_row` completions of one prompt, in the order of the samples.
+
+    Args:
+        max_tokens: a row is closed before it passes so many; one completion may be longer. None:
+            rows may be of any length.
+    """
     firsts = [0, *accumulate(len(sample.completion) for sample in samples)]
     groups: dict[int, list[int]] = {}
     for index, sample in enumerate(samples):
         groups.setdefault(sample.group, []).append(index)
     rows = []
     for members in groups.values():
-        for start in range(0, len(members), samples_per_row):
-            chosen = members[start : start + samples_per_row]
+        for chosen in _closed(samples, members, samples_per_row, max_tokens):
             rows.append(
                 Row(
                     samples[chosen[0]].prompt,
@@ -87,6 +93,25 @@ def pack(samples: Sequence[Sample], samples_per_row: int) -> list[Row]:
                     tuple(firsts[i] for i in chosen),
                 )
             )
+    return rows
+
+
+def _closed(
+    samples: Sequence[Sample], members: list[int], samples_per_row: int, max_tokens: int | None
+) -> list[list[int]]:
+    """The members of one group, cut into rows."""
+    rows: list[list[int]] = []
+    length = 0
+    for index in members:
+        grown = length + len(samples[index].completion)
+        is_full = rows and (
+            len(rows[-1]) == samples_per_row or (max_tokens is not None and grown > max_tokens)
+        )
+        if not rows or is_full:
+            rows.append([])
+            grown = len(samples[index].prompt) + len(samples[index].completion)
+        rows[-1].append(index)
+        length = grown
     return rows
 
 

@@ -164,7 +164,7 @@ def show_model(request: Request, config: AdapterConfig) -> None:
     """The matched linear layers, how they would share, and what an SVD keeps of each."""
     from rich.console import Console
 
-    from tinylora.adapter.modules import linear_maps
+    from tinylora.adapter.modules import linear_maps, resolved
     from tinylora.cli.quiet import quieten
     from tinylora.models import load_skeleton
     from tinylora.run.tables import module_table, sharing_table
@@ -178,6 +178,7 @@ def show_model(request: Request, config: AdapterConfig) -> None:
         )
     note = None
     try:
+        config = resolved(config, model)
         maps = linear_maps(model, config.targets, config.layers)
     except RequestError:
         present = every_linear_layer(model)

@@ -16,6 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tinylora.errors import RequestError, TinyLoraError, install_hint
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.settings import IN_PYTHON
@@ -64,6 +66,7 @@ class Colocated:
             max_loras=num_adapters,
             lora_target_modules=sorted({target.rpartition(".")[2] for target in targets}),
             logprobs_mode="processed_logprobs",
+            gpu_memory_utilization=admitted_share() if not on_cpu else 0.9,
             kv_cache_memory_bytes=int(2**30 * (cache_gib or DEFAULT_CACHE_GIB[on_cpu])),
             max_model_len=-1,  # what the model's context and this cache allow
             enforce_eager=on_cpu,  # elsewhere CUDA graphs, without which LoRA is many times slower
@@ -177,7 +180,17 @@ def slot_rank(rank: int) -> int:
     return fitting[0]
 
 
-def check_vllm(model: str, quantize: str, rank: int) -> None:
+def admitted_share() -> float:
+    """The share of the GPU's memory that vLLM asks for when it starts.
+
+    With the cache's bytes given it uses the share for nothing else, but refuses to start where less
+    is free, and the trainer's weights are on the card by then.
+    """
+    free, total = torch.cuda.mem_get_info()
+    return 0.9 * free / total
+
+
+def check_vllm(model: str, quantize: str, rank: int, dtype: str = "bf16") -> None:
     """Refuse what vLLM in this process cannot serve, before anything is loaded.
 
     Raises:
@@ -201,6 +214,11 @@ def check_vllm(model: str, quantize: str, rank: int) -> None:
             f"rollout = vllm in {os.environ['WORLD_SIZE']} processes, but vLLM in this process "
             "cannot join a group of trainers. Start servers and pass their addresses: "
             "--rollout http://HOST:8000,..."
+        )
+    if dtype == "fp32" and torch.cuda.is_available():
+        raise RequestError(
+            "rollout = vllm with dtype = fp32 on a GPU, but vLLM's LoRA kernels there compute in "
+            "half precision only. Use --dtype bf16, or rollout = transformers."
         )
     if quantize != "none":
         raise RequestError(

@@ -18,6 +18,7 @@ from tinylora.settings import TrainConfig, flatten, recorded, settings_yaml, unf
 
 MAY_CHANGE = {
     *("steps", "max_minutes", "checkpoint_every", "track", "output", "device", "fsdp"),
+    *("micro_batch_tokens", "activation_checkpointing"),
     *("rollout", "rollout_tolerance", "rollout_cache_gib", "rollout_timeout_s", "adapter_dir"),
 }
 

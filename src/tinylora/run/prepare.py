@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
-from tinylora.adapter.modules import LinearMap, linear_maps, passes_gradient
-from tinylora.adapter.sharing import assign_groups, budget
+from tinylora.adapter.modules import LinearMap, linear_maps, passes_gradient, resolved
+from tinylora.adapter.sharing import budget, groups_of
 from tinylora.algorithms.batching import check_model
 from tinylora.algorithms.log import missing_tracker
 from tinylora.algorithms.validation import hold_out
@@ -116,7 +116,9 @@ def linear_layers(prepared: Prepared) -> list[LinearMap]:
 
 
 def resolve_budget(config: TrainConfig, model: Any) -> TrainConfig:
-    """Turn `params` into u and num_groups, which depend on how many modules the model has."""
+    """Put in what depends on the model: names of layers, the sharing, and `params` as u and
+    num_groups."""
+    config = config.model_copy(update={"adapter": resolved(config.adapter, model)})
     if config.params is None:
         return config
     num_modules = len(linear_maps(model, config.adapter.targets, config.adapter.layers))
@@ -136,7 +138,7 @@ def check_request(
     refuse_recurrent(model.config)
     settings = config.adapter
     maps = linear_maps(model, settings.targets, settings.layers)
-    assign_groups([linear.name for linear in maps], settings.num_groups, settings.sharing)
+    groups_of([linear.name for linear in maps], settings)
     _check_rank(maps, settings.rank)
     training, held_out = hold_out(task, config)
     problems = [*task.test[: config.eval_problems], *held_out, *first_problems(config, training)]
@@ -220,7 +222,7 @@ def degrees_of_freedom(prepared: Prepared, num_trainable: int) -> int:
         return num_trainable
     names = [linear.name for linear in linear_layers(prepared)]
     settings = config.adapter
-    groups = assign_groups(names, settings.num_groups, settings.sharing)
+    groups = groups_of(names, settings)
     num_places = settings.rank**2
     if settings.projection != "gaussian":  # one P for all layers: groups do not add directions
         return sum(min(settings.u, num_places) for _ in groups)

@@ -19,7 +19,7 @@ from tinylora.settings.rollout import Engine, InProcess, engine_kind
 from tinylora.settings.run import ModelSettings, OutputSettings, RunSettings, SamplingSettings
 from tinylora.settings.task import TaskConfig
 
-BUDGET_KEYS = ("u", "num_groups")
+BUDGET_KEYS = ("u", "num_groups", "n_tie")
 DEFAULT_RATES = {  # (on pocket: docs/results.md, on other models)
     "tinylora": (5e-2, 2e-4),
     "lora-xs": (3e-2, 2e-4),
