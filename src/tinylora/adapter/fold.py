@@ -70,7 +70,7 @@ def hindrance(item: AdaptedMap, shared: set[nn.Parameter], allow_half: bool = Fa
     if item.is_half and not allow_half:
         return (
             f"{item.linear.weight().dtype}, which rounds most of a tiny update away "
-            "(folded(allow_half=True) does it all the same, and reports the loss)"
+            "(folded(allow_half=True) does it anyway, and reports the loss)"
         )
     return ""
 

@@ -25,6 +25,7 @@ from tinylora.adapter.contents import smallest_store
 from tinylora.adapter.factors import linear_factors, projections
 from tinylora.adapter.fingerprint import identity, take
 from tinylora.adapter.fold import FoldReport, check_foldable, folded_into, is_foldable
+from tinylora.adapter.freedom import degrees_of_freedom
 from tinylora.adapter.hooks import (
     REGISTERED_NAME,
     AdaptedMap,
@@ -123,6 +124,11 @@ class TinyLora:
     @property
     def num_trainable(self) -> int:
         return self.v.numel()
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """The rank of v -> all R: what the numbers can reach, however many they are."""
+        return degrees_of_freedom(self.modules_by_group, self.config)
 
     @property
     def maps(self) -> dict[str, AdaptedMap]:

@@ -137,6 +137,7 @@ def show_adapter(source: str, model: str | None) -> None:
 
     from tinylora.adapter import files, fingerprint
     from tinylora.adapter.contents import smallest_store
+    from tinylora.adapter.freedom import described_file
     from tinylora.adapter.text import encode
 
     held = files.read(source)
@@ -146,6 +147,7 @@ def show_adapter(source: str, model: str | None) -> None:
     lines = [
         f"An adapter of {num_groups * u} numbers: {num_groups} group{'s' * (num_groups > 1)} of "
         f"modules, u = {u}.",
+        f"Degrees of freedom: {described_file(held)}.",
         f"Precision: {held.v.dtype}, {held.v.numel() * held.v.element_size()} bytes of numbers.",
         f"Base model: {held.base or 'not recorded'}"
         + (f" at {held.revision}" * bool(held.revision)),
