@@ -19,7 +19,7 @@ from tinylora.adapter.files import FILE_NAME, Store
 
 if TYPE_CHECKING:
     from tinylora.adapter import TinyLora
-    from tinylora.export.lora import LoraWriter
+    from tinylora.adapter.lora import LoraWriter
 
 
 class Policy(Protocol):
@@ -80,7 +80,7 @@ class TinyLoraPolicy:
 
     @cached_property
     def _lora_writer(self) -> LoraWriter:
-        from tinylora.export.lora import LoraWriter
+        from tinylora.adapter.lora import LoraWriter
 
         return LoraWriter(self.adapter)
 

@@ -109,7 +109,8 @@ def write(options: Options, base: "Base", adapter: "TinyLora") -> "Exported":
 
     source = options.adapter
     if options.to == "lora":
-        return export.to_lora(adapter, options.out, options.store, source=source)
+        prompts = sample_prompts(base)
+        return export.to_lora(adapter, options.out, options.store, prompts=prompts, source=source)
     if options.to == "gguf":
         return export.to_gguf(adapter, options.out, source=source)
     if options.to == "peft-tinylora":
