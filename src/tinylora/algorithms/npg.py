@@ -105,7 +105,7 @@ class NpgStep:
         self.adapter = adapter_of(run.policy, "The natural gradient")
         check_size(self.adapter.v.numel())
         self.basis = natural.whitening(weight_metric(self.adapter))  # (n, k)
-        self.state = MeanFisher(self.adapter.v.numel(), settings.fisher_decay)
+        self.state = Momentum(self.adapter.v.numel(), settings.momentum)
 
     def __call__(self, number: int) -> tuple[dict[str, float], Samples]:
         """Take step `number` (from 0).
@@ -156,14 +156,14 @@ class NpgStep:
         for iteration in range(settings.num_iterations):
             if iteration > 0:
                 seen = [rescored(self.run, self.adapter, one, settings) for one in seen]
-            raw = estimate_of(seen)
-            found = replace(raw, fisher=self.state.add(raw.fisher)).within(self.basis)
-            inverse = natural.damped_inverse(found.fisher, settings.damping)
+            found = estimate_of(seen)
+            mean = self.state.add(found).within(self.basis)
+            inverse = natural.damped_inverse(mean.fisher, settings.damping)
             if iteration == 0:
-                snr = natural.signal_to_noise(found, inverse)
-            step = natural.step_of(found.gradient, inverse, step_kl)
+                snr = natural.signal_to_noise(found.within(self.basis), inverse)
+            step = natural.step_of(mean.gradient, inverse, step_kl)
             taken = self.search(seen, self.basis @ step, step_kl)
-            totals["step_kl"] += natural.predicted_kl(taken.scale * step, found.fisher)
+            totals["step_kl"] += natural.predicted_kl(taken.scale * step, mean.fisher)
             totals["step_kl_measured"] += taken.kl
             totals["step_gain"] += taken.gain
         return {"snr": snr, **totals, "step_scale": taken.scale}
@@ -188,31 +188,35 @@ class NpgStep:
         return taken
 
 
-class MeanFisher:
-    """The running mean of F over steps, by exponential weights that add up to 1; in v's own units.
+class Momentum:
+    """Running means of g and F over steps, by exponential weights that add up to 1; in units of v.
 
     Args:
-        decay: what is left of a step's F after the next; 0: every step has its own F alone.
+        num: parameters.
+        decay: what is left of a step after the next one; 0: every step has its own g and F alone.
     """
 
     def __init__(self, num: int, decay: float) -> None:
         self.decay = decay
-        self.total = torch.zeros(num, num, dtype=torch.float64)
-        self.weight = 0.0
+        zeros = torch.zeros(num, num + 1, dtype=torch.float64)
+        self.kept = {"moments": zeros, "weight": torch.zeros((), dtype=torch.float64)}
 
-    def add(self, fisher: Tensor) -> Tensor:
-        """The mean with this step's F."""
-        self.total = self.decay * self.total + (1 - self.decay) * fisher
-        self.weight = self.decay * self.weight + (1 - self.decay)
-        return self.total / self.weight
+    def add(self, found: natural.Estimate) -> natural.Estimate:
+        """The means with this step's g and F; the noise stays this step's."""
+        moments = torch.cat([found.gradient[:, None], found.fisher], dim=1)  # (n, 1 + n)
+        new = {"moments": moments, "weight": torch.ones_like(self.kept["weight"])}
+        self.kept = {k: self.decay * self.kept[k] + (1 - self.decay) * new[k] for k in new}
+        mean = self.kept["moments"] / self.kept["weight"]
+        return natural.Estimate(mean[:, 0], mean[:, 1:], found.noise)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"total": self.total, "weight": self.weight} if self.decay else {}
+        return dict(self.kept)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.decay and state["total"].shape != self.total.shape:
-            raise ValueError(f"F of {len(state['total'])} parameters, not {len(self.total)}")
-        self.total, self.weight = (state.get("total", self.total), state.get("weight", 0.0))
+        shapes = [tuple(part["moments"].shape) for part in (state, self.kept)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"moments of shape {shapes[0]}, where this run has {shapes[1]}")
+        self.kept = {name: state[name] for name in self.kept}
 
 
 def check_size(num: int) -> None:

@@ -123,11 +123,11 @@ class Npg(Passes, Sampled):
         description="how much of the size of dW is added to the Fisher matrix, as a share of its "
         "mean eigenvalue",
     )
-    fisher_decay: float = Field(
-        default=0.0,
+    momentum: float = Field(
+        default=0.5,
         ge=0,
         lt=1,
-        description="what a step keeps of the earlier steps' Fisher matrix, where samples are few",
+        description="what a step keeps of the earlier steps' gradient and Fisher matrix",
     )
     snr: Annotated[float | None, OrNone] = Field(
         default=None,
