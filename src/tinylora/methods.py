@@ -4,14 +4,14 @@
     lora-xs     the same layer with identity P and u = r^2 (2405.17604)  num_groups * r^2
     lora        PEFT's LoRA, alpha = r (2106.09685)                    sum of r (d_in + d_out)
     vera        PEFT's VeRA (2310.11454)                               sum of r + d_out
-    bias-only   a vector added to each map's output (2505.18706)       sum of d_out
-    full        the maps' weights themselves                           sum of d_in d_out
+    bias-only   a vector added to each layer's output (2505.18706)       sum of d_out
+    full        the layers' weights themselves                         sum of d_in d_out
 
-All act on the linear maps that `targets` and `layers` name, so counts are those of the paper's
+All act on the linear layers that `targets` and `layers` name, so counts are those of the paper's
 table 1. What is trained is fp32; `full` therefore needs fp32 weights.
 
 Departures: (1) `full` leaves embeddings, head and norms alone, as table 1 counts it; (2) a
-`bias-only` vector is beside the map's own bias, where it has one.
+`bias-only` vector is beside the layer's own bias, where it has one.
 """
 
 import json
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from tinylora.adapter import attach, load
 from tinylora.adapter.files import DTYPES, FILE_NAME, Store
 from tinylora.adapter.modules import LinearMap, clean_name, linear_maps
-from tinylora.adapter.sharing import assign_groups
+from tinylora.adapter.sharing import groups_of
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
 from tinylora.policy import Policy, TinyLoraPolicy, no_lora
@@ -96,7 +96,7 @@ class _Weights:
 
 
 class BiasPolicy(_Weights):
-    """One trained vector for each map, added to its output by a hook."""
+    """One trained vector for each linear layer, added to its output by a hook."""
 
     def __init__(self, model: Any, config: AdapterConfig) -> None:
         super().__init__(model, config)
@@ -132,7 +132,8 @@ class BiasPolicy(_Weights):
 
 
 class FullPolicy(_Weights):
-    """The weights of the maps are trained in place; a copy of them is the reference policy."""
+    """The weights of the linear layers are trained in place; a copy of them is the reference "
+    "policy."""
 
     def __init__(self, model: Any, config: AdapterConfig) -> None:
         super().__init__(model, config)
@@ -142,9 +143,10 @@ class FullPolicy(_Weights):
                 for parameter in self._frozen:
                     parameter.requires_grad_(True)
                 raise RequestError(
-                    f"method = full, but {linear.name} is {getattr(weight, 'dtype', 'no matrix')}: "
-                    "steps as small as RL's would be rounded away. Use --dtype fp32 without "
-                    "--quantize, or a method that trains numbers of its own."
+                    f"method = full, but {linear.name} is "
+                    f"{getattr(weight, 'dtype', 'not a matrix')}: steps as small as RL's would be "
+                    "rounded away. Use --dtype fp32 without --quantize, or a method that trains "
+                    "parameters of its own."
                 )
             weight.requires_grad_(True)
             self.trained[linear.name] = cast(nn.Parameter, weight)
@@ -303,7 +305,7 @@ def _load_weights(kind: type[BiasPolicy] | type[FullPolicy]) -> Callable[..., Po
 
 def _num_grouped(maps: Sequence[LinearMap], config: AdapterConfig) -> int:
     names = [linear.name for linear in maps]
-    return config.u * len(assign_groups(names, config.num_groups, config.sharing))
+    return config.u * len(groups_of(names, config))
 
 
 METHODS = {
@@ -340,7 +342,7 @@ def _write(path: Path, tensors: dict[str, Tensor], store: Store) -> int:
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise RequestError(
-            f"There is no {path.name} in {path.parent}: the run has not finished, or trained by "
+            f"{path.parent} does not contain {path.name}: the run has not finished, or it trained "
             "another method. Resume it with --resume."
         )
     return load_file(path)

@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from transformers.pytorch_utils import Conv1D
 
 from helpers.tiny import FAMILIES, config_of, model_of, tokens, values_like
-from tinylora.adapter import AdapterConfig, attach
+from tinylora.adapter import AdapterConfig, attach, load
 from tinylora.adapter.factors import projections
 from tinylora.adapter.svd import truncated_svd
+from tinylora.errors import RequestError
 
 VARIANTS = {
     "paper": {},
@@ -274,8 +275,27 @@ def test_state_goes_out_and_comes_back():
     assert torch.equal(adapter.v, state["v"])
 
 
-def test_the_default_is_thirteen_tied_numbers():
+def test_the_default_is_a_number_for_each_of_thirteen_groups():
     adapter = attach(model_of())
-    assert adapter.num_trainable == 13
+    assert adapter.v.shape == (13, 1)
     assert adapter.config == AdapterConfig()
-    assert len(adapter.modules_by_group) == 1
+    assert [len(names) for names in adapter.modules_by_group] == [1] * 12 + [2]
+
+
+def test_a_model_with_fewer_modules_than_the_default_has_groups_shares_nothing():
+    adapter = attach(model_of(), AdapterConfig(targets=("q_proj", "o_proj")))
+    assert adapter.v.shape == (4, 1)
+    assert adapter.config.num_groups is None
+    with pytest.raises(RequestError, match="num_groups = 13, but only 4 modules matched"):
+        attach(model_of(), AdapterConfig(targets=("q_proj", "o_proj"), num_groups=13))
+
+
+def test_exactly_n_tie_modules_share_and_the_last_group_has_the_rest(tmp_path):
+    adapter = attach(model_of(), AdapterConfig(n_tie=4, u=2))
+    assert [len(names) for names in adapter.modules_by_group] == [4, 4, 4, 2]
+    adapter.set_values(values_like(adapter.v))
+    adapter.save(tmp_path / "a.safetensors")
+    for source in (tmp_path / "a.safetensors", adapter.to_text()):
+        loaded = load(model_of(), source)
+        assert (loaded.config.n_tie, loaded.config.num_groups) == (4, None)
+        assert torch.equal(loaded.v, adapter.v)

@@ -45,7 +45,7 @@ def test_part_of_a_name_names_nothing():
 
 
 def test_a_missing_module_is_named_with_those_that_exist():
-    with pytest.raises(RequestError, match=r"GPT2LMHeadModel has no module named q_proj\. Set"):
+    with pytest.raises(RequestError, match=r"GPT2LMHeadModel has no module named q_proj\. Lea"):
         names("gpt2", ("q_proj", "c_attn"))
 
 
@@ -58,7 +58,7 @@ def test_the_names_that_are_advised_can_be_used():
 
 
 def test_a_module_that_is_not_linear_is_refused():
-    with pytest.raises(RequestError, match="mlp is a Qwen2MLP, not a linear map"):
+    with pytest.raises(RequestError, match="mlp is a Qwen2MLP, not a linear layer"):
         names(targets=("mlp",))
 
 

@@ -149,8 +149,8 @@ def test_a_model_that_was_seen_is_neither_read_nor_decomposed_again(quantize, mo
         model(torch.arange(3, 13)[None])
     attach(pocket(quantize))
     second = attach(model)
-    first.set_values(torch.ones(1, 13))
-    second.set_values(torch.ones(1, 13))
+    first.set_values(torch.ones(13, 1))
+    second.set_values(torch.ones(13, 1))
     name = "model.layers.3.mlp.down_proj"
     assert torch.equal(first.delta_weight(name), second.delta_weight(name))
 

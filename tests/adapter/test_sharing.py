@@ -2,8 +2,9 @@
 
 import pytest
 
-from tinylora.adapter.sharing import assign_groups, budget, module_types, table
+from tinylora.adapter.sharing import assign_groups, budget, groups_of, module_types, table
 from tinylora.errors import RequestError
+from tinylora.settings import AdapterConfig
 
 TYPES = ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj")
 MODULES = [f"model.layers.{layer}.{kind}" for layer in range(4) for kind in TYPES]
@@ -45,6 +46,39 @@ def test_no_number_of_groups_is_one_group_per_module():
 def test_more_groups_than_modules_is_refused():
     with pytest.raises(RequestError, match=r"num_groups = 13, but only 12 modules matched"):
         assign_groups(MODULES, 13)
+
+
+@pytest.mark.parametrize(
+    ("num_modules", "n_tie", "num_groups"),
+    [  # every count of the paper's figure 1 and table 2: 28 and 36 blocks of seven
+        *((196, n_tie, -(-196 // n_tie)) for n_tie in (256, 128, 64, 32, 16, 8, 4, 2, 1)),
+        (252, 16, 16),
+        (252, 4, 63),
+        (252, 1, 252),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("sharing", ["tiled", "structured"])
+def test_n_tie_gives_the_counts_of_the_paper(num_modules, n_tie, num_groups, sharing):
+    modules = [f"layers.{i}.{kind}" for i in range(num_modules // 7) for kind in "qkvogud"]
+    groups = assign_groups(modules, None, sharing, n_tie)
+    assert len(groups) == num_groups
+    assert [len(names) for names in groups[:-1]] == [n_tie] * (num_groups - 1)
+    assert len(groups[-1]) == num_modules - n_tie * (num_groups - 1)
+    whole = assign_groups(modules, 1, sharing)[0]
+    assert [name for names in groups for name in names] == whole  # cut, and in the same order
+
+
+def test_the_settings_choose_between_the_two():
+    assert groups_of(MODULES, AdapterConfig(n_tie=5)) == assign_groups(MODULES, None, "tiled", 5)
+    config = AdapterConfig(num_groups=3, sharing="structured")
+    assert groups_of(MODULES, config) == assign_groups(MODULES, 3, "structured")
+
+
+def test_the_default_fits_a_model_with_fewer_modules():
+    assert groups_of(MODULES, AdapterConfig()) == [[name] for name in MODULES]
+    assert len(groups_of([f"m.{i}" for i in range(13)], AdapterConfig())) == 13
+    with pytest.raises(RequestError, match="num_groups = 13, but only 12 modules matched"):
+        groups_of(MODULES, AdapterConfig(num_groups=13))
 
 
 def test_module_types_take_the_layer_out():

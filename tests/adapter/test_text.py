@@ -64,6 +64,7 @@ def test_two_modules_left_out_still_fit():
         {"basis": "random", "seed": 3, "sharing": "structured", "num_groups": 3, "u": 2},
         {"targets": ("q_proj", "down_proj"), "layers": "0-1", "scale": False},
         {"projection": "identity", "u": 4, "subspace": "middle"},
+        {"u": 2, "num_groups": None, "n_tie": 3},
     ],
 )
 def test_a_text_holds_what_the_file_holds(tmp_path, settings, store):
@@ -190,9 +191,18 @@ def test_a_text_that_something_else_wrote_is_refused():
             files.read(of(b"\x01\x00" + rest))
 
 
-def test_the_defaults_of_version_1_are_todays():
-    """Where one changes, texts need a new version of the defaults; this table stays."""
-    assert AdapterConfig().model_dump(mode="json") == text.DEFAULTS
+def test_the_defaults_of_version_1_are_what_a_text_without_settings_means():
+    """They stay, whatever the defaults of `AdapterConfig` become: 13 numbers, all tied."""
+    assert AdapterConfig(u=13, num_groups=1).model_dump(mode="json") == {
+        **text.DEFAULTS,
+        "n_tie": None,
+    }
+
+
+def test_the_paper_s_thirteen_numbers_are_as_short():
+    """u = 1 in 13 groups: six characters more for its two settings."""
+    _, adapter = trained(u=1, num_groups=13)
+    assert len(adapter.to_text("bf16")) == 98
 
 
 def test_the_layout_is_frozen():

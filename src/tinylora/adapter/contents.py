@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +26,13 @@ class AdapterFile:
     base: str  # name of the base model, "" where it has none
     revision: str  # its commit on the hub, "" where it has none
     fingerprint: str = ""  # of the base model's weights; "" where it was not taken
+
+
+def kept_settings(config: AdapterConfig) -> dict[str, Any]:
+    """The settings as files and texts hold them: without what joined later and is not used, so that
+    earlier versions read them."""
+    settings = config.model_dump(mode="json")
+    return {name: x for name, x in settings.items() if name != "n_tie" or x is not None}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tinylora.adapter.contents import (
     Rounding,
     Store,
     as_stored,
+    kept_settings,
     modules_hash,
     rounding,
 )
@@ -127,7 +128,7 @@ def _encode(contents: AdapterFile, store: Store) -> bytes:
     v = as_stored(contents.v, store)
     meta: dict[str, Any] = {
         "format": FORMAT,
-        "config": contents.config.model_dump(mode="json"),
+        "config": kept_settings(contents.config),
         "modules": contents.modules,
         "left_out": contents.left_out,
         "base": contents.base,

@@ -40,8 +40,9 @@ from tinylora.adapter.modules import (
     input_kind,
     keep_codes,
     linear_maps,
+    resolved,
 )
-from tinylora.adapter.sharing import assign_groups
+from tinylora.adapter.sharing import groups_of, with_sharing
 from tinylora.adapter.svd import Factors
 from tinylora.errors import RequestError
 from tinylora.settings import AdapterConfig
@@ -62,15 +63,16 @@ def attach(
         RequestError: an adapter is on already; the targets, layers, rank or number of groups do
             not fit the model.
     """
-    config = config or AdapterConfig()
     _check_bare(model)
+    config = resolved(config or AdapterConfig(), model)
     keep_codes(model)
     fingerprint = take(model)
     factors = {m: _factors(m, config) for m in linear_maps(model, config.targets, config.layers)}
     left_out = [m.name for m, found in factors.items() if not found.is_defined]
     _report_left_out(left_out, len(factors))
     kept = {m.name: (m, found) for m, found in factors.items() if found.is_defined}
-    groups = assign_groups(list(kept), config.num_groups, config.sharing)
+    config = with_sharing(config, len(kept))
+    groups = groups_of(list(kept), config)
     adapted = [
         _adapted_map(*kept[name], config, index)
         for index, names in enumerate(groups)

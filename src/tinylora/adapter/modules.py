@@ -1,7 +1,7 @@
-"""The linear maps of a model: which ones the settings name, and what their weights are.
+"""The linear layers of a model: which ones the settings name, and what their weights are.
 
-A map is named as the bare model names it, whatever wraps the model, and the maps come ordered by
-depth, then by the settings' order of `targets`: nothing depends on the order in which a model's
+A layer is named as the bare model names it, whatever wraps the model, and the layers come ordered
+by depth, then by the settings' order of `targets`: nothing depends on the order in which a model's
 class happens to create its attributes.
 """
 
@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinylora.adapter.sharing import with_sharing
 from tinylora.errors import RequestError
+from tinylora.settings import SEVEN_MAPS, AdapterConfig
 
 PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -26,7 +28,7 @@ _INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_mod
 
 @dataclass(frozen=True, eq=False)
 class LinearMap:
-    """One linear map y = W x (+ bias) of the model, W being (d_out, d_in)."""
+    """One linear layer y = W x (+ bias) of the model, W being (d_out, d_in)."""
 
     name: str
     module: nn.Module
@@ -58,19 +60,68 @@ def clean_name(name: str) -> str:
     return name
 
 
+def resolved(config: AdapterConfig, model: nn.Module) -> AdapterConfig:
+    """The settings for this model: where a default does not fit it, that which does.
+
+    Works on a model without weights (meta device).
+    """
+    if "targets" not in config.model_fields_set:
+        config = config.model_copy(update={"targets": default_targets(model)})
+    return with_sharing(config, len(linear_maps(model, config.targets, config.layers)))
+
+
+def default_targets(model: nn.Module) -> tuple[str, ...]:
+    """The seven of a Llama block where the model has them, else all linear layers of its blocks.
+
+    A block is numbered in the model's names. Each layer is named by its last part, or by as many
+    as tell it apart from what is not to be adapted.
+
+    Raises:
+        RequestError: there are no linear layers in numbered blocks.
+    """
+    modules = dict(_named_modules(model))
+    if all(any(_is_named(name, (target,)) for name in modules) for target in SEVEN_MAPS):
+        return SEVEN_MAPS
+    wanted = {name for name, module in modules.items() if _is_in_block(name, module)}
+    if not wanted:
+        raise RequestError(
+            f"{type(model).__name__} has no linear layers in numbered blocks, so it is not known "
+            "which ones to adapt. Name them as targets."
+        )
+    taken = {suffix for name in modules if name not in wanted for suffix in _suffixes(name)}
+    targets = {next((s for s in _suffixes(name) if s not in taken), name) for name in wanted}
+    known = [target for target in SEVEN_MAPS if target in targets]
+    return (*known, *sorted(targets - set(known)))
+
+
+def _is_in_block(name: str, module: nn.Module) -> bool:
+    """A gate with a single output is left out: it has no second singular direction."""
+    return _layer(name) is not None and looks_linear(module) and _sizes(module)[0] > 1
+
+
+def _suffixes(name: str) -> list[str]:
+    """The last part of a name, the last two, ..."""
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in reversed(range(len(parts)))]
+
+
+def _is_named(name: str, targets: tuple[str, ...]) -> bool:
+    return f".{name}".endswith(tuple(f".{target}" for target in targets))
+
+
 def linear_maps(model: nn.Module, targets: tuple[str, ...], layers: str = "all") -> list[LinearMap]:
-    """The maps that the settings name, ordered by depth.
+    """The linear layers that the settings name, ordered by depth.
 
     A target names a module by the last part of its name, or by a longer suffix of whole parts
     (`mlp.c_proj`). Works on a model without weights (meta device).
 
     Raises:
-        RequestError: a target names no module, or one that is not a linear map; the band of
+        RequestError: a target names no module, or one that is not a linear layer; the band of
             layers holds none of them.
     """
     found: list[tuple[tuple[int, int, str], LinearMap]] = []
     for name, module in _named_modules(model):
-        place = next((i for i, t in enumerate(targets) if f".{name}".endswith(f".{t}")), None)
+        place = next((i for i, t in enumerate(targets) if _is_named(name, (t,))), None)
         if place is not None:
             linear = _linear_map(name, module)
             found.append(((linear.layer or 0, place, name), linear))
@@ -179,16 +230,21 @@ def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _linear_map(name: str, module: nn.Module) -> LinearMap:
+    if not looks_linear(module):
+        raise RequestError(
+            f"{name} is a {type(module).__name__}, not a linear layer with in_features and "
+            "out_features: there is no W to adapt. Name the linear layers inside it as targets."
+        )
+    return LinearMap(name, module, *_sizes(module), _layer(name))
+
+
+def _sizes(module: nn.Module) -> tuple[int, int]:
+    """d_out and d_in of a linear layer."""
     if _is_conv1d(module):
         d_in, d_out = module.get_parameter("weight").shape
-    elif looks_linear(module):
-        d_in, d_out = (getattr(module, side) for side in ("in_features", "out_features"))
-    else:
-        raise RequestError(
-            f"{name} is a {type(module).__name__}, not a linear map with in_features and "
-            "out_features: there is no W to adapt. Name the linear maps inside it as targets."
-        )
-    return LinearMap(name, module, d_out, d_in, _layer(name))
+        return d_out, d_in
+    d_out, d_in = (getattr(module, side) for side in ("out_features", "in_features"))
+    return d_out, d_in
 
 
 def _layer(name: str) -> int | None:
@@ -196,27 +252,30 @@ def _layer(name: str) -> int | None:
 
 
 def _is_conv1d(module: nn.Module) -> bool:
-    """GPT-2's linear map, which keeps its weight as (d_in, d_out)."""
+    """GPT-2's linear layer, which keeps its weight as (d_in, d_out)."""
     kind = type(module)
     return (kind.__module__, kind.__name__) == ("transformers.pytorch_utils", "Conv1D")
 
 
 def _check_all_matched(model: nn.Module, targets: tuple[str, ...], names: list[str]) -> None:
-    missing = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in names)]
+    missing = [t for t in targets if not any(_is_named(name, (t,)) for name in names)]
     if not missing:
         return
     present = [name for name, module in _named_modules(model) if looks_linear(module)]
     in_layers = [name for name in present if _layer(name) is not None] or present
     usable = dict.fromkeys(name.rsplit(".", 1)[-1] for name in in_layers)
     raise RequestError(
-        f"{type(model).__name__} has no module named {', '.join(missing)}. Set targets to the "
-        f"linear maps that it does have: {', '.join(usable) or 'none were found'}."
+        f"{type(model).__name__} has no module named {', '.join(missing)}. Leave targets out, or "
+        f"name linear layers that it does have: {', '.join(usable) or 'none were found'}."
     )
 
 
 def looks_linear(module: nn.Module) -> bool:
+    """Whether it has the sizes of a linear layer; the routers of some models do, and answer with
+    the experts that they chose."""
     sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
-    return _is_conv1d(module) or all(isinstance(size, int) for size in sizes)
+    is_router = type(module).__name__.endswith("Router")
+    return _is_conv1d(module) or (all(isinstance(s, int) for s in sizes) and not is_router)
 
 
 def _in_band(maps: list[LinearMap], layers: str) -> list[LinearMap]:

@@ -1,8 +1,10 @@
-"""Which modules share their numbers: integers in, balanced groups out (paper, section 3 and 7).
+"""Which modules share their numbers: integers in, groups out (paper, sections 3 and 7).
 
 Modules come ordered by depth, as `modules.linear_maps` gives them. *Tiled* cuts that order into
 runs, so that neighbours in depth share, whatever their type; *structured* first sorts by type, so
-that modules of one type share. Sizes of groups differ by at most one. Tiled wins in the paper.
+that modules of one type share. Tiled wins in the paper. `n_tie` cuts as the paper does, runs of
+exactly so many modules and the remainder last; `num_groups` cuts runs whose sizes differ by at
+most one.
 """
 
 import re
@@ -11,18 +13,46 @@ from itertools import pairwise
 from typing import Literal
 
 from tinylora.errors import RequestError
+from tinylora.settings import AdapterConfig
 
 Sharing = Literal["tiled", "structured"]
 
 
+def with_sharing(config: AdapterConfig, num_modules: int) -> AdapterConfig:
+    """The settings for so many modules: where these are fewer than the groups of the default, each
+    module gets a group to itself."""
+    is_given = "num_groups" in config.model_fields_set
+    if is_given or config.num_groups is None or config.num_groups <= num_modules:
+        return config
+    return config.model_copy(update={"num_groups": None})
+
+
+def groups_of(modules: Sequence[str], config: AdapterConfig) -> list[list[str]]:
+    """The groups in which the settings let these modules share.
+
+    Raises:
+        RequestError: more groups were asked for than there are modules.
+    """
+    config = with_sharing(config, len(modules))
+    return assign_groups(modules, config.num_groups, config.sharing, config.n_tie)
+
+
 def assign_groups(
-    modules: Sequence[str], num_groups: int | None, sharing: Sharing = "tiled"
+    modules: Sequence[str],
+    num_groups: int | None,
+    sharing: Sharing = "tiled",
+    n_tie: int | None = None,
 ) -> list[list[str]]:
-    """Cut the modules into `num_groups` near-equal runs; None gives every module its own group.
+    """Cut the modules into runs of exactly `n_tie`, or into `num_groups` near-equal runs.
+
+    With neither, every module has its own group.
 
     Raises:
         RequestError: there are more groups than modules.
     """
+    ordered = _by_type(modules) if sharing == "structured" else list(modules)
+    if n_tie is not None:
+        return [ordered[start : start + n_tie] for start in range(0, len(ordered), n_tie)]
     count = len(modules) if num_groups is None else num_groups
     if not 1 <= count <= len(modules):
         raise RequestError(
@@ -30,7 +60,6 @@ def assign_groups(
             f"{module_types(modules)}: a group needs a module. Use 1 <= num_groups <= "
             f'{len(modules)}, or list the modules with "tinylora inspect MODEL".'
         )
-    ordered = _by_type(modules) if sharing == "structured" else list(modules)
     edges = [i * len(ordered) // count for i in range(count + 1)]
     return [ordered[start:stop] for start, stop in pairwise(edges)]
 

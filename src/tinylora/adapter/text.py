@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from tinylora.adapter.contents import DTYPES, AdapterFile, Store, as_stored
+from tinylora.adapter.contents import DTYPES, AdapterFile, Store, as_stored, kept_settings
 from tinylora.errors import RequestError
 from tinylora.settings import SEVEN_MAPS, TEXT_PREFIX, AdapterConfig
 
@@ -115,10 +115,12 @@ def decode(text: str) -> AdapterFile:
 
 def _rest(contents: AdapterFile, kind: str) -> dict[str, Any]:
     """What is not fixed in size, without what is empty or as in `DEFAULTS`."""
-    settings = contents.config.model_dump(mode="json")
+    settings = kept_settings(contents.config)
     rest = {
         "base": contents.base,
-        "config": {k: x for k, x in settings.items() if k not in DEFAULTS or DEFAULTS[k] != x},
+        "config": {  # in the order of `DICTIONARY`
+            k: settings[k] for k in sorted(settings) if DEFAULTS.get(k, ...) != settings[k]
+        },
         "num_groups": len(contents.v) if contents.config.num_groups is None else None,
         "kind": "" if kind == "plain" else kind or "none",
         "left_out": contents.left_out,

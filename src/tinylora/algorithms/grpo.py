@@ -24,6 +24,7 @@ from tinylora.algorithms.batching import (
     best_samples_per_row,
     check_model,
     completion_logprobs,
+    default_micro_batch_tokens,
     micro_batches,
     pack,
     split_among_processes,
@@ -126,7 +127,8 @@ def batch_of(rollouts: Rollouts, keep_mask_P_G: Tensor, run: Run, settings: Grpo
         run.sampling.max_new_tokens,
     )
     samples = [Sample(p, rollouts.prompts_P[p], completion.token_ids) for p, completion in kept]
-    rows = pack(samples, best_samples_per_row(model, samples))
+    budget = settings.micro_batch_tokens or default_micro_batch_tokens(model.device)
+    rows = pack(samples, best_samples_per_row(model, samples), budget)
     flat = torch.stack([advantages_T, rollout_T, weights_T, *torch.zeros(3, len(rollout_T))])
     cuts = split_among_processes(rows, model, settings.micro_batch_tokens)
     return Batch(cuts, *flat.to(model.device))

@@ -4,11 +4,13 @@ An algorithm is `make_step(run, settings) -> Step`; this loop takes its steps.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from tinylora import distributed
@@ -16,6 +18,7 @@ from tinylora.algorithms.checkpoint import Optimizer, load_checkpoint, save_chec
 from tinylora.algorithms.interrupt import deferred_interrupt
 from tinylora.algorithms.log import NoLog, RunLog
 from tinylora.algorithms.validation import Validation
+from tinylora.errors import TinyLoraError
 from tinylora.policy import Policy
 from tinylora.prompts import Text
 from tinylora.rollout.engine import Engine, Sampling
@@ -176,7 +179,8 @@ def run_steps(policy: Policy, step: Step, loop: Loop) -> Outcome:
     with deferred_interrupt() as interrupted:
         while not (reason := stopped()) and not distributed.anywhere(interrupted()):
             signal.before()
-            metrics, samples = step(done)
+            with memory_errors(done + 1):
+                metrics, samples = step(done)
             signal.after(metrics)
             done += 1
             if validation is not None:
@@ -193,6 +197,20 @@ def run_steps(policy: Policy, step: Step, loop: Loop) -> Outcome:
         if interrupted():
             raise KeyboardInterrupt
     return Outcome(done, time.monotonic() - start, reason)
+
+
+@contextmanager
+def memory_errors(step: int) -> Iterator[None]:
+    """A device without memory is one sentence, with the settings that need less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        cause = str(error).splitlines()[0]
+        raise TinyLoraError(
+            f"The device ran out of memory in step {step} ({cause}). Resume with --resume and a "
+            "smaller --micro-batch-tokens, or with --activation-checkpointing true: neither "
+            "changes what is learned."
+        ) from error
 
 
 def with_validation(

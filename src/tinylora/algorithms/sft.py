@@ -110,8 +110,8 @@ def solution_ids(problem: Problem, text: Text) -> list[int]:
     if problem.solution is None:
         raise RequestError(
             f'algorithm = sft, but the problem "{problem.prompt[:60]}" has no solution to learn '
-            "from. Give its row the field solution, or use references = own: right samples of the "
-            "base model."
+            "from. Add the field solution to its row, or use references = own: right samples of "
+            "the base model."
         )
     return [*text.tokenize(problem.solution), text.eos_token_ids[0]]
 

@@ -35,7 +35,7 @@ class Sampling:
             )
         if self.max_new_tokens < 1:
             raise ValueError(
-                f"max_new_tokens = {self.max_new_tokens}: a completion has a token at least."
+                f"max_new_tokens = {self.max_new_tokens}: a completion has at least one token."
             )
 
 

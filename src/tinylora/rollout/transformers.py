@@ -264,11 +264,13 @@ class _Batch:
         return output.logits[:, -1][copies], rows
 
     def _padding(self, is_token: Tensor) -> Tensor:
-        """What hides the padding: added to the scores, or a mask of tokens where windows slide.
+        """What hides the padding: added to the scores, or a mask of tokens (True: seen) where
+        windows slide or a flash kernel runs, which takes no other.
 
         The first spares Transformers the making of a mask at every token; it has no windows.
         """
-        if has_window(self.model.config):
+        is_flash = "flash" in str(self.model.config._attn_implementation)
+        if has_window(self.model.config) or is_flash:
             return torch.nn.functional.pad(is_token, (0, self.sampling.max_new_tokens), value=True)
         dtype = self._layers[0].keys.dtype
         padding = torch.zeros(len(is_token), 1, 1, self.capacity, dtype=dtype, device=self.device)

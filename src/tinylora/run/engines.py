@@ -56,7 +56,7 @@ def check_engine(config: TrainConfig, model: str) -> None:
             "transformers."
         )
     if config.rollout == "vllm":
-        check_vllm(model, config.quantize, config.adapter.rank)
+        check_vllm(model, config.quantize, config.adapter.rank, config.dtype)
 
 
 def _lora_server(config: TrainConfig, base: Base) -> Colocated | Replicas:

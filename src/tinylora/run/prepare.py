@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
-from tinylora.adapter.modules import LinearMap, linear_maps, passes_gradient
-from tinylora.adapter.sharing import assign_groups, budget
+from tinylora.adapter.modules import LinearMap, linear_maps, passes_gradient, resolved
+from tinylora.adapter.sharing import budget, groups_of
 from tinylora.algorithms.batching import check_model
-from tinylora.algorithms.log import missing_tracker
+from tinylora.algorithms.trackers import missing_tracker
 from tinylora.algorithms.validation import hold_out
 from tinylora.errors import RequestError
 from tinylora.evaluate.exam import Exam
@@ -116,7 +116,9 @@ def linear_layers(prepared: Prepared) -> list[LinearMap]:
 
 
 def resolve_budget(config: TrainConfig, model: Any) -> TrainConfig:
-    """Turn `params` into u and num_groups, which depend on how many modules the model has."""
+    """Put in what depends on the model: names of layers, the sharing, and `params` as u and
+    num_groups."""
+    config = config.model_copy(update={"adapter": resolved(config.adapter, model)})
     if config.params is None:
         return config
     num_modules = len(linear_maps(model, config.adapter.targets, config.adapter.layers))
@@ -131,12 +133,12 @@ def check_request(
     Raises:
         RequestError: settings, task and model do not fit together.
     """
-    _check_parts(config, task)
+    _check_parts(task, config.track)
     check_engine(config, config.model)
     refuse_recurrent(model.config)
     settings = config.adapter
     maps = linear_maps(model, settings.targets, settings.layers)
-    assign_groups([linear.name for linear in maps], settings.num_groups, settings.sharing)
+    groups_of([linear.name for linear in maps], settings)
     _check_rank(maps, settings.rank)
     training, held_out = hold_out(task, config)
     problems = [*task.test[: config.eval_problems], *held_out, *first_problems(config, training)]
@@ -169,13 +171,13 @@ def _as_loaded(config: TrainConfig, base: Base, task: Task | None) -> TrainConfi
     return config.with_rate_of(base.name).model_copy(update=loaded)
 
 
-def _check_parts(config: TrainConfig, task: Task) -> None:
-    """What would else be missed only after the base was measured."""
+def _check_parts(task: Task, tracker: str | None) -> None:
+    """What would otherwise be noticed only after the base model was measured."""
     for split, problems in (("training", task.train), ("test", task.test)):
         if not len(problems):
-            raise RequestError(f"The task {task.name} has no {split} problems. Give it some.")
-    if config.track is not None and find_spec(config.track) is None:
-        raise missing_tracker(config.track)
+            raise RequestError(f"The task {task.name} has no {split} problems. Add some.")
+    if tracker is not None and find_spec(tracker) is None:
+        raise missing_tracker(tracker)
 
 
 def _check_rank(maps: Sequence[LinearMap], rank: int) -> None:
@@ -189,14 +191,15 @@ def _check_rank(maps: Sequence[LinearMap], rank: int) -> None:
 
 
 def _check_gradient(maps: Sequence[LinearMap]) -> None:
-    """One map of each kind of layer is enough."""
+    """One layer of each kind is enough."""
     for linear in {type(linear.module): linear for linear in maps}.values():
         if not passes_gradient(linear):
             raise RequestError(
                 f"{linear.name} is a {type(linear.module).__name__} whose backward pass does not "
-                "give the gradient of what it computes: its kernel is for inference, and training "
-                "would be blind. Load the model anew (bitsandbytes packs 4-bit weights for such a "
-                "kernel at a first forward pass on some CPUs), or quantise it otherwise."
+                "give the gradient of what it computes: its kernel is for inference only, and "
+                "training would learn nothing. Load the model again (bitsandbytes packs 4-bit "
+                "weights for such a kernel at a first forward pass on some CPUs), or quantise it "
+                "otherwise."
             )
 
 
@@ -219,7 +222,7 @@ def degrees_of_freedom(prepared: Prepared, num_trainable: int) -> int:
         return num_trainable
     names = [linear.name for linear in linear_layers(prepared)]
     settings = config.adapter
-    groups = assign_groups(names, settings.num_groups, settings.sharing)
+    groups = groups_of(names, settings)
     num_places = settings.rank**2
     if settings.projection != "gaussian":  # one P for all layers: groups do not add directions
         return sum(min(settings.u, num_places) for _ in groups)

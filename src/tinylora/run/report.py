@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.table import Table
 
+from tinylora.plotting import BLUE, GREEN, GREY, ORANGE, legend_below, panels, save_png, tidy
 from tinylora.policy import Policy
 from tinylora.run.prepare import Prepared, degrees_of_freedom
 
-# Told apart with any kind of colour vision:
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 SMOOTH_STEPS = 9
 LEAST_SHARE = 0.01  # kinds of answers that are rarer stay out of the table
 
@@ -60,7 +57,7 @@ def end_table(summary: Mapping[str, Any]) -> Table:
 
 
 def _layout(summary: Mapping[str, Any]) -> str:
-    """How the trained numbers lie: `u=1, 13 groups`, or `lora, rank 2`."""
+    """How the trained parameters are shared: `u=1, 13 groups`, or `lora, rank 2`."""
     if "num_groups" in summary:
         return f"u={summary['u']}, {summary['num_groups']} groups"
     rank = f", rank {summary['rank']}" if "rank" in summary else ""
@@ -114,16 +111,40 @@ def _gain(before: Mapping[str, float], after: Mapping[str, float], key: str) -> 
 
 
 def draw_curve(metrics: Path, summary: Mapping[str, Any], out: Path) -> None:
-    """Accuracy (or reward) of the rollouts against the step, between base and final accuracy."""
+    """What training followed, against the step, and the accuracies before, within and after it.
+
+    They share a panel where training followed a reward. Where the reward is 0 or 1 for every
+    answer, it is an accuracy too. Supervised fine-tuning has a loss, in a panel of its own.
+    """
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    steps = [line["step"] for line in lines]
-    is_binary = all(line["reward"] == line["accuracy"] for line in lines)
-    measure = "accuracy" if is_binary else "reward"
-    values = [line[measure] for line in lines]
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(steps, values, color=BLUE, alpha=0.3, linewidth=1)
-    axes.plot(steps, smooth(values), color=BLUE, linewidth=2, label=f"sampled {measure}, training")
+    measure = _measure(lines)
+    num_panels = 2 if measure == "loss" else 1
+    title = f"{summary['num_trainable']} trained parameters: {summary['model']}"
+    figure, (axes,) = panels(title, 1, num_panels, (7 * num_panels, 4))
+    values, steps = [line[measure] for line in lines], [line["step"] for line in lines]
+    label = "loss, training" if measure == "loss" else f"sampled {measure}, training"
+    axes[0].plot(steps, values, color=BLUE, alpha=0.3, linewidth=1)
+    axes[0].plot(steps, smooth(values), color=BLUE, linewidth=2, label=label)
+    _draw_accuracies(axes[-1], lines, summary)
+    for panel, name in zip(axes, (measure, "accuracy"), strict=False):
+        panel.set_xlabel("step")
+        panel.set_ylabel(name)
+        panel.set_ylim((0, 1) if name == "accuracy" else None)
+        tidy(panel)
+    legend_below(figure)
+    save_png(figure, out, dpi=150)
+
+
+def _measure(lines: Sequence[Mapping[str, Any]]) -> str:
+    """What the steps have been taken by."""
+    if any("reward" not in line for line in lines):
+        return "loss"
+    return "accuracy" if all(x["reward"] == x["accuracy"] for x in lines) else "reward"
+
+
+def _draw_accuracies(
+    axes: Any, lines: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> None:
     validated = [line for line in lines if "validation_accuracy" in line]
     if validated:
         points = [[line[name] for line in validated] for name in ("step", "validation_accuracy")]
@@ -132,15 +153,6 @@ def draw_curve(metrics: Path, summary: Mapping[str, Any], out: Path) -> None:
         accuracy = summary[f"{name}_accuracy"]
         label = f"{name}, greedy on test: {accuracy:.1%}"
         axes.axhline(accuracy, color=color, linestyle=style, linewidth=2, label=label)
-    axes.set_xlabel("step")
-    axes.set_ylabel(measure)
-    if is_binary:
-        axes.set_ylim(0, 1)
-    axes.set_title(f"{summary['num_trainable']} trained numbers: {summary['model']}")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
-    FigureCanvasAgg(figure).print_figure(out, dpi=150)
 
 
 def smooth(values: Sequence[float]) -> list[float]:

@@ -36,7 +36,7 @@ def sharing_table(maps: Sequence[LinearMap], config: AdapterConfig) -> tuple[int
 
 
 def _without_numbers(row: Sequence[str]) -> list[str]:
-    """u is the same for every group, and stands elsewhere."""
+    """u is the same for every group, and is shown elsewhere."""
     group, modules, _, first, last = row
     return [group, modules, first, last]
 

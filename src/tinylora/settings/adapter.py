@@ -1,11 +1,11 @@
 """What is trained: how many numbers, where they act, and what they are multiplied with."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tinylora.settings.base import CommaList, OrNone, Settings
+from tinylora.settings.base import CommaList, OrNone, Settings, none_word
 
 SEVEN_MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LAYER_BANDS = ("all", "early", "middle", "late")
@@ -16,7 +16,10 @@ class Placement(Settings):
     """Which linear layers are adapted; every method reads it."""
 
     targets: Annotated[tuple[str, ...], CommaList] = Field(
-        default=SEVEN_MAPS, min_length=1, description="names of the linear maps that are adapted"
+        default=SEVEN_MAPS,
+        min_length=1,
+        description="names of the linear layers that are adapted (a model without those of the "
+        "default: all linear layers of its blocks)",
     )
     layers: str = Field(
         default="all",
@@ -42,9 +45,16 @@ class LoraXs(LowRank):
     """What lora-xs reads: TinyLoRA's layer with one parameter for each place in R."""
 
     num_groups: Annotated[int | None, OrNone] = Field(
-        default=1,
+        default=13,
         ge=1,
-        description="how many groups share their numbers (1: all tied; none: no sharing)",
+        description="how many groups of near-equal size share their numbers (1: all tied; none: no "
+        "sharing, which is also the default on a model with fewer modules than groups)",
+    )
+    n_tie: Annotated[int | None, OrNone] = Field(
+        default=None,
+        ge=1,
+        description="in place of num_groups: how many modules share, exactly; the last group has "
+        "the remainder (none: num_groups decides)",
     )
     sharing: Literal["tiled", "structured"] = Field(
         default="tiled",
@@ -62,12 +72,25 @@ class LoraXs(LowRank):
 class AdapterConfig(LoraXs):
     """What TinyLoRA trains: how many parameters, where they act, and what multiplies them."""
 
-    u: int = Field(default=13, ge=1, description="how many numbers each group of modules trains")
+    u: int = Field(default=1, ge=1, description="how many numbers each group of modules trains")
     projection: Literal["gaussian", "shared", "identity"] = Field(
         default="gaussian",
         description="P random for each module, one random P shared by all of them, or the unit "
         "matrices (with u = rank^2: LoRA-XS)",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_way_to_share(cls, values: dict[str, Any]) -> dict[str, Any]:
+        n_tie, num_groups = (none_word(values.get(name)) for name in ("n_tie", "num_groups"))
+        if n_tie is None:
+            return values
+        if num_groups is not None:
+            raise ValueError(
+                f"num_groups = {num_groups} beside n_tie = {n_tie}, but each of the two decides "
+                "alone which modules share. Give one of them."
+            )
+        return {**values, "num_groups": None}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

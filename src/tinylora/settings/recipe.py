@@ -55,14 +55,17 @@ def with_budget(config: TrainConfig, u: int, num_groups: int) -> TrainConfig:
 def combine(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     """Flags over a recipe.
 
-    A flag that sets the budget replaces the recipe's whole budget; one that chooses another
-    method, algorithm or engine leaves behind what the recipe says for its own.
+    A flag that sets the budget replaces the recipe's whole budget, and one of num_groups and n_tie
+    replaces the other; a flag that chooses another method, algorithm or engine leaves behind what
+    the recipe says for its own.
     """
     dropped: set[str] = set()
     if "params" in flags:
         dropped |= {*BUDGET_KEYS}
     elif any(name in flags for name in BUDGET_KEYS):
         dropped |= {"params"}
+    if "num_groups" in flags or "n_tie" in flags:
+        dropped |= {"num_groups", "n_tie"}
     merged = {**recipe, **flags}
     if any(choice in flags for choice in CHOICES):
         dropped |= {name for name, _ in unread(merged, recipe)}
@@ -92,7 +95,8 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise RequestError(
-            f"There is no recipe {path}. Give the path of a YAML file, or leave it out and use "
+            f"The recipe {path} does not exist. Pass the path of a YAML file, or leave it out and "
+            "use "
             'options ("tinylora train --help").'
         )
     try:

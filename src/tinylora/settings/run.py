@@ -13,7 +13,9 @@ IN_PYTHON = "python:"  # before the name of a task or a model that was given as 
 class RunSettings(Settings):
     """What is trained on what, and for how long."""
 
-    model: str = Field(default="pocket", description="pocket, a local folder, or a hub id")
+    model: str = Field(
+        default="pocket", description="pocket, smollm2, a local folder, a GGUF file, or a hub id"
+    )
     task: str = Field(default="pocket", description=TASK_HELP)
     method: Literal["tinylora", "lora", "lora-xs", "vera", "bias-only", "full"] = Field(
         default="tinylora", description="what is trained"
