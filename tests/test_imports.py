@@ -18,7 +18,7 @@ ROOMS = (
     ("rewards",),
     ("tasks",),
     ("models",),
-    ("mapped",),
+    ("gguf_base", "mapped"),
     ("prompts",),
     ("policy",),
     ("methods",),

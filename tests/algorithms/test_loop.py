@@ -98,12 +98,13 @@ def test_all_right_keeps_the_numbers(tmp_path: Path, said: list[str]) -> None:
 def test_a_step_that_teaches_begins_the_count_anew(tmp_path: Path, said: list[str]) -> None:
     class Often(Grader):
         def __call__(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
-            self.left = 1 if self.left % 3 == 0 else self.left  # every third step differs
-            return super().__call__(problems, texts)
+            verdicts = super().__call__(problems, texts)
+            self.left = 1 if self.left == -2 else self.left  # two quiet steps, one that teaches
+            return verdicts
 
-    _, outcome = run(tmp_path, Often(0.0, taught=3), steps=9)
+    _, outcome = run(tmp_path, Often(0.0, taught=1), steps=9)
     shares = [json.loads(x)["zero_variance_share"] for x in lines(tmp_path)]
-    assert shares.count(1.0) >= 4
+    assert shares == [0, 1, 1] * 3
     assert (outcome.stopped, outcome.steps, said) == ("steps", 9, [])
 
 
