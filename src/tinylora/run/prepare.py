@@ -11,7 +11,7 @@ from typing import Any
 from tinylora.adapter.modules import LinearMap, linear_maps, passes_gradient, resolved
 from tinylora.adapter.sharing import budget, groups_of
 from tinylora.algorithms.batching import check_model
-from tinylora.algorithms.log import missing_tracker
+from tinylora.algorithms.trackers import missing_tracker
 from tinylora.algorithms.validation import hold_out
 from tinylora.errors import RequestError
 from tinylora.evaluate.exam import Exam

@@ -17,7 +17,7 @@ from tinylora.settings.algorithms import (
     Sft,
 )
 from tinylora.settings.base import nearest
-from tinylora.settings.groups import FIELDS, GROUPS, default_text
+from tinylora.settings.groups import FIELDS, GROUPS, TASK_GROUPS, default_text
 from tinylora.settings.recipe import (
     combine,
     flatten,
@@ -40,6 +40,7 @@ __all__ = [
     "IN_PYTHON",
     "SEVEN_MAPS",
     "TASK_FIELDS",
+    "TASK_GROUPS",
     "TASK_HELP",
     "TEXT_PREFIX",
     "Adam",

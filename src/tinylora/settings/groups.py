@@ -21,6 +21,17 @@ def _of_choice(choice: str) -> dict[str, Fields]:
     return groups
 
 
+def _task_groups() -> dict[str, Fields]:
+    """The settings of all tasks, of mathematics, and of programs."""
+    names = [*TASK_FIELDS]
+    programs = names[names.index("sources") : names.index("unsafe_no_sandbox") + 1]
+    mathematics = ["prompt_template", "reward_format", "answer_format", "level"]
+    others = [name for name in names if name not in (*programs, *mathematics)]
+    groups = {"task": others, "task: mathematics": mathematics, "task: programs": programs}
+    return {title: {n: TASK_FIELDS[n] for n in members} for title, members in groups.items()}
+
+
+TASK_GROUPS = _task_groups()
 GROUPS: dict[str, Fields] = {
     "run": dict(RunSettings.model_fields),
     "base model": dict(ModelSettings.model_fields),
@@ -28,15 +39,15 @@ GROUPS: dict[str, Fields] = {
     **_of_choice("algorithm"),
     "rollout": dict(SamplingSettings.model_fields),
     **_of_choice("rollout"),
-    "task": dict(TASK_FIELDS),
+    **TASK_GROUPS,
     "evaluation and output": dict(OutputSettings.model_fields),
 }
 FIELDS: Fields = {name: field for group in GROUPS.values() for name, field in group.items()}
 
 
-def default_text(name: str) -> str:
-    """What help shows as the default of a setting; "" where its description says it."""
-    default = FIELDS[name].get_default()
-    if default is None or default == ():
+def default_text(field: FieldInfo) -> str:
+    """What help shows as a default; "" where there is none, or where the description says it."""
+    default = None if field.is_required() else field.get_default()
+    if default is None or default is False or default == ():
         return ""
     return ",".join(default) if isinstance(default, tuple) else str(default).lower()
