@@ -9,7 +9,9 @@ import tinylora
 
 PACKAGE = Path(tinylora.__file__).parent
 ROOMS = (
-    ("errors", "atomic", "folders", "processes", "plotting"),  # none of these imports another
+    ("errors", "folders"),
+    ("atomic", "processes"),
+    ("plotting",),
     ("distributed",),
     ("settings",),
     ("pocket",),
@@ -17,8 +19,9 @@ ROOMS = (
     ("fsdp",),
     ("rewards",),
     ("tasks",),
+    ("gguf_base",),
     ("models",),
-    ("gguf_base", "mapped"),
+    ("mapped",),
     ("prompts",),
     ("policy",),
     ("methods",),
