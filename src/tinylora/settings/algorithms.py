@@ -4,9 +4,9 @@ On the command line and in recipes these settings are flat, beside `algorithm`, 
 class. A setting of another algorithm is refused, because the chosen class does not have it.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tinylora.settings.base import OrNone, Settings
 
@@ -138,14 +138,9 @@ class Npg(Passes, Sampled):
         default=4, ge=2, description="with snr: how many times a step samples, at most"
     )
 
-    @model_validator(mode="after")
-    def _draws_by_signal(self) -> Self:
-        if "max_draws" in self.model_fields_set and self.snr is None:
-            raise ValueError(
-                f"max_draws = {self.max_draws} without snr, so every step samples once. Set snr, "
-                "or leave max_draws out."
-            )
-        return self
+    def idle(self) -> dict[str, str]:
+        reason = "without snr, so every step samples once. Set snr, or leave max_draws out."
+        return {"max_draws": reason} if self.snr is None else {}
 
 
 class Sft(Adam):
@@ -159,14 +154,10 @@ class Sft(Adam):
         default=8, ge=2, description="own: samples of the base model for each problem"
     )
 
-    @model_validator(mode="after")
-    def _samples_only_its_own(self) -> Self:
-        if "samples_per_prompt" in self.model_fields_set and self.references == "task":
-            raise ValueError(
-                f"samples_per_prompt = {self.samples_per_prompt} with references = task, which "
-                "samples nothing. Leave it out, or use references = own."
-            )
-        return self
+    def idle(self) -> dict[str, str]:
+        reason = "with references = task, which samples nothing. Leave it out, or use "
+        own = "references = own."
+        return {"samples_per_prompt": reason + own} if self.references == "task" else {}
 
 
 class Search(Batch):

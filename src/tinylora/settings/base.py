@@ -6,9 +6,9 @@ Importing this room imports neither torch nor transformers.
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from tinylora.errors import RequestError
 
@@ -36,6 +36,17 @@ class Settings(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise RequestError(_sentences(error, type(self))) from None
+
+    def idle(self) -> dict[str, str]:
+        """Settings that the other values leave without a reader, each with the reason."""
+        return {}
+
+    @model_validator(mode="after")
+    def _nothing_idle_is_set(self) -> Self:
+        for name, reason in self.idle().items():
+            if name in self.model_fields_set:
+                raise ValueError(f"{name} = {getattr(self, name)} {reason}")
+        return self
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -8,8 +8,9 @@ import yaml
 
 from tinylora.errors import RequestError
 from tinylora.settings.base import nearest
-from tinylora.settings.choices import CHOICES, unread
+from tinylora.settings.choices import CHOICES, chosen, unread
 from tinylora.settings.groups import FIELDS
+from tinylora.settings.run import OutputSettings
 from tinylora.settings.train import BUDGET_KEYS, TrainConfig
 
 
@@ -22,10 +23,7 @@ def flatten(config: TrainConfig) -> dict[str, Any]:
         unset |= {*BUDGET_KEYS}
     if config.method != "tinylora":
         unset |= {"params"}
-    if config.eval_every is None:
-        unset |= {"validation_problems"}
-    if values.get("references") == "task":
-        unset |= {"samples_per_prompt"}
+    unset |= {name for part in parts for name in part.idle()}
     return {name: values[name] for name in FIELDS if name not in unset}
 
 
@@ -79,10 +77,8 @@ def recorded(path: str | Path) -> dict[str, Any]:
     """
     settings = load_recipe(path)
     dropped = {name for name, _ in unread(settings, settings)}
-    if settings.get("eval_every") is None:
-        dropped |= {"validation_problems"}
-    if settings.get("references") == "task":
-        dropped |= {"samples_per_prompt"}
+    for kind in (chosen("algorithm", settings), OutputSettings):
+        dropped |= set(kind.model_construct(None, **settings).idle()) if kind else set()
     return {name: settings[name] for name in settings if name not in dropped}
 
 

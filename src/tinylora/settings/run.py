@@ -114,3 +114,9 @@ class OutputSettings(Settings):
     track: Annotated[Literal["tensorboard", "wandb", "trackio"] | None, OrNone] = Field(
         default=None, description="also send the metrics to a tracker (none: metrics.jsonl alone)"
     )
+
+    def idle(self) -> dict[str, str]:
+        reason = "without eval_every, so nothing is validated. Set eval_every, or leave "
+        rest = "validation_problems out."
+        found = {"validation_problems": reason + rest} if self.eval_every is None else {}
+        return {**super().idle(), **found}

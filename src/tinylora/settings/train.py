@@ -103,11 +103,6 @@ class TrainConfig(_OfTheRun):
 
     @model_validator(mode="after")
     def _validates_in_time(self) -> Self:
-        if self.eval_every is None and "validation_problems" in self.model_fields_set:
-            raise ValueError(
-                f"validation_problems = {self.validation_problems} without eval_every, so nothing "
-                "is validated. Set eval_every, or leave validation_problems out."
-            )
         if self.eval_every is not None and self.eval_every > self.steps:
             raise ValueError(
                 f"eval_every = {self.eval_every}, but the run has {self.steps} steps, so it would "
