@@ -29,7 +29,7 @@ from tinylora.models import (
 from tinylora.prompts import Text, text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.run.engines import check_engine
-from tinylora.settings import IN_PYTHON, TrainConfig, with_budget
+from tinylora.settings import IN_PYTHON, Search, TrainConfig, with_budget
 from tinylora.tasks import load_task
 from tinylora.tasks.draw import draw_problems
 from tinylora.tasks.functions import RewardFunction, as_grade
