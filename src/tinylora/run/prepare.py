@@ -178,6 +178,11 @@ def _check_parts(task: Task, tracker: str | None) -> None:
             raise RequestError(f"The task {task.name} has no {split} problems. Add some.")
     if tracker is not None and find_spec(tracker) is None:
         raise missing_tracker(tracker)
+    if isinstance(config.learning, Search) and not config.has_factors:
+        raise RequestError(
+            f"algorithm = {config.algorithm} runs a different v in every row of a batch, but "
+            f"method = {config.method} has no v. Use method = tinylora or lora-xs."
+        )
 
 
 def _check_rank(maps: Sequence[LinearMap], rank: int) -> None:
