@@ -133,6 +133,7 @@ def check_request(
     Raises:
         RequestError: settings, task and model do not fit together.
     """
+    _check_search(config)
     _check_parts(task, config.track)
     check_engine(config, config.model)
     refuse_recurrent(model.config)
@@ -178,6 +179,10 @@ def _check_parts(task: Task, tracker: str | None) -> None:
             raise RequestError(f"The task {task.name} has no {split} problems. Add some.")
     if tracker is not None and find_spec(tracker) is None:
         raise missing_tracker(tracker)
+
+
+def _check_search(config: TrainConfig) -> None:
+    """A search gives every row of a batch a v of its own, so there must be one."""
     if isinstance(config.learning, Search) and not config.has_factors:
         raise RequestError(
             f"algorithm = {config.algorithm} runs a different v in every row of a batch, but "
