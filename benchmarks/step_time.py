@@ -107,10 +107,8 @@ class Ours:
         metrics, _ = self.take_step(step)
         if step > 0:
             phases = {phase: metrics[f"seconds_{phase}"] for phase in PHASES}
-            self.timed.add(
-                {**phases, "step": metrics["seconds"]},
-                round(metrics["rollouts"] * metrics["completion_length"]),
-            )
+            num_tokens = round(metrics["rollouts"] * metrics["completion_length"])
+            self.timed.add({**phases, "step": metrics["seconds"]}, num_tokens)
 
 
 class TimedTrainer(GRPOTrainer):

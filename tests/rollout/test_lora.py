@@ -42,7 +42,8 @@ class NotingServer:
 
 
 def make(folder: Path) -> tuple[LoraEngine, NotingServer, TinyLoraPolicy]:
-    policy = TinyLoraPolicy(attach(tiny_model(), AdapterConfig(u=3, targets=("o_proj",))))
+    config = AdapterConfig(u=3, num_groups=1, targets=("o_proj",))
+    policy = TinyLoraPolicy(attach(tiny_model(), config))
     server = NotingServer()
     return LoraEngine(policy, server, folder, count()), server, policy
 
@@ -126,5 +127,5 @@ def test_version_folders_are_new_and_where_they_should_be(tmp_path: Path) -> Non
     first, second = (version_folder(str(tmp_path)) for _ in range(2))
     assert first != second
     assert first.parent == second.parent == tmp_path
-    with pytest.raises(RequestError, match=r"adapter_dir = .*absent is no folder"):
+    with pytest.raises(RequestError, match=r"adapter_dir = .*absent is not a folder"):
         version_folder(str(tmp_path / "absent"))

@@ -24,7 +24,7 @@ def test_the_extra_is_named_where_it_is_absent(is_installed: bool) -> None:
     if is_installed:
         check_vllm("pocket", "none", 2)
         return
-    with pytest.raises(RequestError, match=r'not installed. .*pip install "tinylora\[vllm\]"'):
+    with pytest.raises(RequestError, match=r'not installed. .*pip install "vllm>='):
         check_vllm("pocket", "none", 2)
 
 
@@ -69,7 +69,7 @@ def test_methods_that_are_no_lora_are_refused(
     monkeypatch.setattr(vllm, "find_spec", lambda name: object())
     for method in ("tinylora", "lora"):
         check_engine(TrainConfig(method=method, rollout=rollout), "pocket")
-    with pytest.raises(RequestError, match=f"rollout = {rollout} can only serve .*got method = full"):
+    with pytest.raises(RequestError, match=f"rollout = {rollout} can only serve"):
         check_engine(TrainConfig(method="full", rollout=rollout), "pocket")
 
 

@@ -105,6 +105,7 @@ def show_adapter(source: str, model: str | None) -> None:
 
     from tinylora.adapter import files, fingerprint
     from tinylora.adapter.contents import smallest_store
+    from tinylora.adapter.freedom import described_file
     from tinylora.adapter.text import encode
 
     held = files.read(source)
@@ -114,6 +115,7 @@ def show_adapter(source: str, model: str | None) -> None:
     lines = [
         f"An adapter of {num_groups * u} parameters: {num_groups} "
         f"group{'s' * (num_groups > 1)} of modules, u = {u}.",
+        f"Degrees of freedom: {described_file(held)}.",
         f"Precision: {held.v.dtype}, {held.v.numel() * held.v.element_size()} bytes of parameters.",
         f"Base model: {held.base or 'not recorded'}"
         + (f" at {held.revision}" * bool(held.revision)),
