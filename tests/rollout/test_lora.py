@@ -119,8 +119,9 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path) -> None:
 
 def test_a_policy_that_is_no_lora_is_refused(tmp_path: Path) -> None:
     policy: Any = SteeringPolicy(tiny_model())
+    engine = LoraEngine(policy, NotingServer(), tmp_path, count())
     with pytest.raises(RequestError, match=r"SteeringPolicy cannot be written as a LoRA"):
-        LoraEngine(policy, NotingServer(), tmp_path, count())
+        engine.publish()
 
 
 def test_version_folders_are_new_and_where_they_should_be(tmp_path: Path) -> None:
