@@ -24,13 +24,15 @@ import transformers
 from rich.console import Console
 
 from tinylora import TrainConfig
-from tinylora.algorithms.grpo import train_grpo
+from tinylora.algorithms import make_step
 from tinylora.algorithms.log import RunLog
+from tinylora.algorithms.loop import Loop, Run, run_steps
 from tinylora.evaluate.exam import Exam
 from tinylora.methods import METHODS
 from tinylora.models import load_model
 from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
+from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import AdapterConfig
 from tinylora.sweep.plots import mean_interval
@@ -86,19 +88,15 @@ def one_run(
     )
     base, task = load_model("pocket"), load_task("pocket")
     text = text_of(base)
-    trained: Any = METHODS["tinylora"].attach(base.model, config)
+    trained: Any = METHODS["tinylora"].attach(base.model, config.adapter)
     policy = Merged(trained.adapter) if merged else trained
     with tempfile.TemporaryDirectory() as folder:
         log = RunLog(Path(folder), config.steps, console=Console(quiet=True))
-        train_grpo(
-            policy,
-            TransformersEngine(policy),
-            task,
-            text,
-            config,
-            log,
-            checkpoint_folder=Path(folder) / "checkpoint",
-        )
+        sampling = Sampling(config.temperature, task.max_new_tokens, text.eos_token_ids)
+        engine = TransformersEngine(policy)
+        run = Run(policy, engine, task, text, sampling, config.seed, config.steps)
+        loop = Loop(config, config.checkpoint_every, Path(folder) / "checkpoint", log)
+        run_steps(policy, make_step(run, config.learning), loop)
         log.close()
         kl = statistics.fmean(_values(Path(folder) / "metrics.jsonl", "kl_rollout"))
     exact = TransformersEngine(trained)

@@ -41,13 +41,16 @@ from trl import GRPOConfig, GRPOTrainer
 
 import tinylora
 from tinylora import pocket
-from tinylora.algorithms.grpo import Text, draw_problems, grpo_step, make_optimizer
+from tinylora.algorithms import make_step
+from tinylora.algorithms.loop import Run
 from tinylora.policy import TinyLoraPolicy
-from tinylora.prompts import encode_problem
+from tinylora.prompts import Text, encode_problem
 from tinylora.rewards.verdict import Verdict
+from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import SEVEN_MAPS, AdapterConfig, TrainConfig
 from tinylora.tasks import pocket as pocket_task
+from tinylora.tasks.draw import draw_problems
 from tinylora.tasks.task import Task
 
 PHASES = ("rollout", "grade", "learn")
@@ -81,6 +84,7 @@ class Ours:
         self.policy = TinyLoraPolicy(tinylora.attach(model, AdapterConfig(u=13, num_groups=1)))
         self.text = Text(
             lambda problem: encode_problem(tokenizer, problem),
+            lambda words: list(tokenizer.encode(words, add_special_tokens=False)),
             lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
             () if args.lengths == "fixed" else (tokenizer.eos_token_id,),
         )
@@ -92,17 +96,19 @@ class Ours:
             learning_rate=1e-3,
         )
         self.task, self.timed = task, Steps()
-        self.engine = TransformersEngine(self.policy)
-        self.optimizer = make_optimizer(self.policy, self.config)
+        config = self.config
+        sampling = Sampling(config.temperature, task.max_new_tokens, self.text.eos_token_ids)
+        engine = TransformersEngine(self.policy)
+        run = Run(self.policy, engine, task, self.text, sampling, config.seed, config.steps)
+        self.take_step = make_step(run, config.learning)
 
     def step(self, step: int) -> None:
         """Step `step`, counted from 0, which is the warm-up."""
-        rollouts, metrics = grpo_step(
-            self.policy, self.engine, self.task, self.text, self.config, step, self.optimizer
-        )
+        metrics, _ = self.take_step(step)
         if step > 0:
             phases = {phase: metrics[f"seconds_{phase}"] for phase in PHASES}
-            self.timed.add({**phases, "step": metrics["seconds"]}, rollouts.num_tokens)
+            num_tokens = round(metrics["rollouts"] * metrics["completion_length"])
+            self.timed.add({**phases, "step": metrics["seconds"]}, num_tokens)
 
 
 class TimedTrainer(GRPOTrainer):

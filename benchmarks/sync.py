@@ -46,8 +46,9 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from tinylora.adapter import attach
 from tinylora.adapter.modules import linear_maps
+from tinylora.algorithms import make_step
 from tinylora.algorithms.batching import Sample, collate, completion_logprobs, pack, split_rows
-from tinylora.algorithms.grpo import draw_problems, grpo_step, make_optimizer
+from tinylora.algorithms.loop import Run
 from tinylora.algorithms.losses import kl_k3
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
@@ -59,6 +60,7 @@ from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm import Colocated
 from tinylora.settings import SEVEN_MAPS, AdapterConfig, load_recipe, unflatten
 from tinylora.tasks import pocket as pocket_task
+from tinylora.tasks.draw import draw_problems
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "pocket" / "demo.yaml"
 SHAPES = {  # Qwen2.5's, with random weights, the pocket's words and a short context
@@ -175,7 +177,7 @@ def writing_lora(model: Any, folder: Path) -> Update:
 
 def publishing(model: Any, folder: Path) -> Update:
     server = Colocated(str(folder), "float32", rank=2, targets=SEVEN_MAPS, cache_gib=0.25)
-    adapter = attach(model, AdapterConfig(u=13, rank=2))
+    adapter = attach(model, AdapterConfig(u=13, num_groups=1, rank=2))
     engine = LoraEngine(TinyLoraPolicy(adapter), server, version_folder(None), count())
 
     def change() -> None:
@@ -314,10 +316,14 @@ def trained_values() -> dict[int, Tensor]:
     base, task = load_model("pocket", "fp32", "cpu"), pocket_task.make()
     adapter = attach(base.model, adapter_settings(config))
     policy = TinyLoraPolicy(adapter)
-    engine, optimizer = TransformersEngine(policy), make_optimizer(policy, config)
+    text = text_of(base)
+    sampling = Sampling(config.temperature, task.max_new_tokens, text.eos_token_ids)
+    engine = TransformersEngine(policy)
+    run = Run(policy, engine, task, text, sampling, config.seed, config.steps)
+    take_step = make_step(run, config.learning)
     states = {0: adapter.v.detach().clone()}
     for step in range(max(STEPS)):
-        grpo_step(policy, engine, task, text_of(base), config, step, optimizer)
+        take_step(step)
         if step + 1 in STEPS:
             states[step + 1] = adapter.v.detach().clone()
     return states

@@ -25,11 +25,14 @@ import transformers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tinylora import AdapterConfig, TrainConfig, attach
-from tinylora.algorithms.grpo import learn, make_batch, make_optimizer
+from tinylora.algorithms.grpo import learn, make_batch
+from tinylora.algorithms.loop import Run
+from tinylora.algorithms.optimizer import make_optimizer
 from tinylora.algorithms.rollouts import Rollouts
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rewards.verdict import Verdict
-from tinylora.rollout.engine import Completion
+from tinylora.rollout.engine import Completion, Sampling
+from tinylora.settings import Grpo
 from tinylora.tasks.task import Problem
 
 SHAPES = {  # hidden, MLP, heads, key-value heads, blocks
@@ -59,15 +62,20 @@ def main() -> None:
 def measure(model: Any, options: argparse.Namespace, layers: str) -> None:
     """Steps with an adapter on a band of layers, beside the rate of products just then."""
     device, dtype = model.device, model.dtype
-    policy = TinyLoraPolicy(attach(model, AdapterConfig(u=13, basis="random", layers=layers)))
+    policy = TinyLoraPolicy(
+        attach(model, AdapterConfig(u=13, num_groups=1, basis="random", layers=layers))
+    )
     config = TrainConfig(
         micro_batch_tokens=options.micro_batch_tokens,
         activation_checkpointing=options.activation_checkpointing,
         rollout_tolerance=1e9,  # the completions are made up
     )
-    optimizer = make_optimizer(policy, config)
+    settings = config.learning
+    assert isinstance(settings, Grpo)
+    optimizer = make_optimizer(policy, settings)
+    run = make_run(policy, options)
     rollouts = make_rollouts(options, model.config.vocab_size)
-    batch = make_batch(rollouts, policy, config, options.completion)
+    batch = make_batch(rollouts, run, settings)
     assert batch is not None
     num_tokens = sum(row.length for rows in batch.rows for row in rows)
     seconds, rates = [], []
@@ -75,7 +83,7 @@ def measure(model: Any, options: argparse.Namespace, layers: str) -> None:
         rates.append(product_rate(dtype, device))
         _wait(device)
         start = _clock(device)
-        learn(policy, optimizer, batch, config, 0, Silent())
+        learn(run, optimizer, batch, settings, 0)
         _wait(device)
         seconds.append(_clock(device) - start)
     taken, rate = median(seconds[1:]), median(rates[1:])
@@ -86,13 +94,16 @@ def measure(model: Any, options: argparse.Namespace, layers: str) -> None:
     )
     if options.profile:
         with torch.profiler.profile() as profiler:
-            learn(policy, optimizer, batch, config, 0, Silent())
+            learn(run, optimizer, batch, settings, 0)
         print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=12))
     policy.detach()
 
 
-class Silent:
-    """No engine: its log-probabilities are the trainer's own, as far as the check is concerned."""
+def make_run(policy: TinyLoraPolicy, options: argparse.Namespace) -> Run:
+    """A run that is never sampled from: only its policy and its budget are read."""
+    none: Any = None
+    sampling = Sampling(1.0, options.completion, ())
+    return Run(policy, none, none, none, sampling, seed=0, num_steps=1)
 
 
 def make_model(shape: str, dtype: torch.dtype, device: torch.device) -> Any:

@@ -15,11 +15,12 @@ from tinylora.algorithms import make_step
 from tinylora.algorithms.log import RunLog
 from tinylora.algorithms.loop import Loop, Outcome, Run, run_steps
 from tinylora.policy import no_lora
-from tinylora.prompts import Text
+from tinylora.prompts import Text, text_of
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import TrainConfig
+from tinylora.tasks import load_task
 from tinylora.tasks.task import Problem, Task
 
 VOCABULARY = 48
@@ -138,6 +139,13 @@ def run_of(policy: Any, config: TrainConfig, task: Task | None = None, engine: A
         config.seed,
         config.steps,
     )
+
+
+def pocket_run(base: Any, policy: Any, engine: Any, config: TrainConfig) -> Run:
+    """A run of the pocket task on a base model that is loaded."""
+    task, words = load_task("pocket"), text_of(base)
+    sampling = Sampling(config.temperature, task.max_new_tokens, words.eos_token_ids)
+    return Run(policy, engine, task, words, sampling, config.seed, config.steps)
 
 
 def train_in(folder: Path, run: Run, config: TrainConfig, **loop: Any) -> Outcome:

@@ -42,7 +42,8 @@ class NotingServer:
 
 
 def make(folder: Path) -> tuple[LoraEngine, NotingServer, TinyLoraPolicy]:
-    policy = TinyLoraPolicy(attach(tiny_model(), AdapterConfig(u=3, targets=("o_proj",))))
+    config = AdapterConfig(u=3, num_groups=1, targets=("o_proj",))
+    policy = TinyLoraPolicy(attach(tiny_model(), config))
     server = NotingServer()
     return LoraEngine(policy, server, folder, count()), server, policy
 
@@ -118,13 +119,14 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path) -> None:
 
 def test_a_policy_that_is_no_lora_is_refused(tmp_path: Path) -> None:
     policy: Any = SteeringPolicy(tiny_model())
+    engine = LoraEngine(policy, NotingServer(), tmp_path, count())
     with pytest.raises(RequestError, match=r"SteeringPolicy cannot be written as a LoRA"):
-        LoraEngine(policy, NotingServer(), tmp_path, count())
+        engine.publish()
 
 
 def test_version_folders_are_new_and_where_they_should_be(tmp_path: Path) -> None:
     first, second = (version_folder(str(tmp_path)) for _ in range(2))
     assert first != second
     assert first.parent == second.parent == tmp_path
-    with pytest.raises(RequestError, match=r"adapter_dir = .*absent is no folder"):
+    with pytest.raises(RequestError, match=r"adapter_dir = .*absent is not a folder"):
         version_folder(str(tmp_path / "absent"))

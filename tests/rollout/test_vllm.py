@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.standins import pocket_run
 from tinylora.adapter import attach
-from tinylora.algorithms.grpo import draw_problems, grpo_step, make_optimizer
+from tinylora.algorithms import make_step
 from tinylora.errors import TinyLoraError
 from tinylora.methods import METHODS
 from tinylora.models import load_model
@@ -28,11 +29,12 @@ from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm import Colocated
 from tinylora.settings import AdapterConfig, TrainConfig
 from tinylora.tasks import pocket as pocket_task
+from tinylora.tasks.draw import draw_problems
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]  # vLLM's own warnings
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm", exc_type=ImportError)
 
-ADAPTER = AdapterConfig(u=13, rank=2)
+ADAPTER = AdapterConfig(u=13, num_groups=1, rank=2)
 V = 0.1 * torch.randn(1, 13, generator=torch.Generator().manual_seed(0))
 
 
@@ -225,9 +227,7 @@ def test_what_is_served_is_told_apart(
     policy.adapter.set_values(V)
 
     def step() -> dict[str, float]:
-        optimizer = make_optimizer(policy, config)
-        task, text = pocket_task.make(), text_of(base)
-        return grpo_step(policy, engine, task, text, config, 0, optimizer)[1]
+        return dict(make_step(pocket_run(base, policy, engine, config), config.learning)(0)[0])
 
     if cause is None:
         assert step()["rollout_difference_max"] < 1e-4
@@ -241,11 +241,11 @@ def test_a_lora_of_pefts_is_served_as_exactly(base: Any, server: Colocated, tmp_
     """The comparison method `lora` goes the same way."""
     settings = {"prompts_per_step": 8, "samples_per_prompt": 4, "learning_rate": 1e-2}
     config = TrainConfig(method="lora", warmup_steps=0, **settings)
-    policy = METHODS["lora"].attach(base.model, config)
+    policy = METHODS["lora"].attach(base.model, config.adapter)
     engine = LoraEngine(policy, server, tmp_path, count())
-    optimizer, task = make_optimizer(policy, config), pocket_task.make()
+    step = make_step(pocket_run(base, policy, engine, config), config.learning)
     for number in range(2):
-        metrics = grpo_step(policy, engine, task, text_of(base), config, number, optimizer)[1]
+        metrics, _ = step(number)
         assert metrics["rollout_difference_max"] < 1e-3
     engine.close()
     policy.detach()

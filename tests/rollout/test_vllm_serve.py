@@ -21,8 +21,9 @@ import httpx
 import pytest
 import torch
 
+from helpers.standins import pocket_run
 from tinylora.adapter import attach
-from tinylora.algorithms.grpo import draw_problems, grpo_step, make_optimizer
+from tinylora.algorithms import make_step
 from tinylora.errors import TinyLoraError
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
@@ -34,6 +35,7 @@ from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm_server import Replicas
 from tinylora.settings import AdapterConfig, TrainConfig
 from tinylora.tasks import pocket as pocket_task
+from tinylora.tasks.draw import draw_problems
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm", exc_type=ImportError)
@@ -116,7 +118,7 @@ def base() -> Any:
 
 @pytest.fixture
 def policy(base: Any) -> Iterator[TinyLoraPolicy]:
-    adapter = attach(base.model, AdapterConfig(u=13))
+    adapter = attach(base.model, AdapterConfig(u=13, num_groups=1))
     adapter.set_values(0.1 * torch.randn(1, 13, generator=torch.Generator().manual_seed(0)))
     yield TinyLoraPolicy(adapter)
     adapter.detach()
@@ -124,9 +126,7 @@ def policy(base: Any) -> Iterator[TinyLoraPolicy]:
 
 def step(base: Any, policy: TinyLoraPolicy, engine: Any, number: int, **settings: Any) -> Any:
     config = TrainConfig(prompts_per_step=16, samples_per_prompt=4, **settings)
-    optimizer = make_optimizer(policy, config)
-    task, text = pocket_task.make(), text_of(base)
-    return grpo_step(policy, engine, task, text, config, number, optimizer)
+    return make_step(pocket_run(base, policy, engine, config), config.learning)(number)[0]
 
 
 def test_steps_on_two_replicas(
@@ -135,7 +135,7 @@ def test_steps_on_two_replicas(
     replicas = Replicas([server.address for server in servers], timeout_s=120)
     engine = LoraEngine(policy, replicas, tmp_path, count())
     for number, temperature in enumerate((1.0, 0.7)):
-        _, metrics = step(base, policy, engine, number, temperature=temperature)
+        metrics = step(base, policy, engine, number, temperature=temperature)
         assert metrics["rollout_difference_max"] < 1e-3
     prompts = [text_of(base).encode(p) for p in draw_problems(pocket_task.make().test, 8, 0, 0)]
     sampling = Sampling(1.0, 30, base.eos_token_ids)
