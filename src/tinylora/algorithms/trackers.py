@@ -47,7 +47,7 @@ def open_tracker(name: str | None, folder: Path, settings: Mapping[str, Any]) ->
 def _tensorboard(folder: Path, settings: dict[str, Any]) -> Tracker:
     from torch.utils.tensorboard import SummaryWriter
 
-    writer: Any = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+    writer: Any = SummaryWriter(str(folder / "tensorboard"))
     writer.add_text("settings", json.dumps(settings, indent=1, default=str))
 
     def log(step: int, metrics: Mapping[str, float]) -> None:

@@ -9,7 +9,7 @@ import tyro
 
 from tinylora.cli.options import parse
 
-DESCRIPTION = """Draw figures from runs, sweeps and files of records, each also as CSV."""
+DESCRIPTION = """Draw figures from runs, sweeps and files of results, each also as CSV."""
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Options:
 
     runs: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
-        tyro.conf.arg(help="run folders, sweep folders, or files of records", metavar="RUNS..."),
+        tyro.conf.arg(help="run folders, sweep folders, or files of results", metavar="RUNS..."),
     ]
     out: Annotated[str, tyro.conf.arg(help="the folder of the figures", metavar="DIR")] = "figures"
 
@@ -26,8 +26,8 @@ class Options:
 def run(argv: Sequence[str]) -> None:
     """Run the verb."""
     options = parse(Options, argv, "figures", DESCRIPTION)
-    from tinylora.sweep.figures import draw_figures
-    from tinylora.sweep.records import read_records
+    from tinylora.sweep.drawing import draw_figures
+    from tinylora.sweep.results import read_results
 
-    for path in draw_figures(read_records(options.runs), Path(options.out)):
+    for path in draw_figures(read_results(options.runs), Path(options.out)):
         print(f"{path} (and {path.with_suffix('.csv').name})")

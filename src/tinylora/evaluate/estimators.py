@@ -83,7 +83,7 @@ def bootstrap(values_P: Sequence[float], seed: int = 0) -> tuple[float, float]:
     """The 95 % interval of a mean, by drawing as many problems again and again (percentiles)."""
     if len(values_P) == 1:  # which SciPy refuses: every draw is the same
         return float(values_P[0]), float(values_P[0])
-    from scipy import stats
+    from scipy import stats  # type: ignore[import-untyped]
 
     low, high = stats.bootstrap(
         (values_P,),
