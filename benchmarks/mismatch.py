@@ -35,7 +35,7 @@ from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import AdapterConfig
-from tinylora.sweep.plots import mean_interval
+from tinylora.sweep.panels import mean_interval
 from tinylora.tasks import load_task
 
 WAYS: dict[str, tuple[bool, float | None]] = {  # rollouts from merged weights?, importance cap

@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, from the records of the pocket grids.
+"""The tables of docs/results.md, from the results of the pocket grids.
 
     python benchmarks/pocket_results.py docs/results
 
@@ -13,13 +13,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tinylora.sweep.plots import mean_interval
-from tinylora.sweep.records import Record, read_records
+from tinylora.sweep.panels import mean_interval
+from tinylora.sweep.results import Result, read_results
 
 MEASURES = {"greedy": "accuracy", "sampled": "accuracy_sampled"}
 LEAST_GAIN = 10  # points, of which shares make sense
 REACHED = (0.3, 0.5, 0.7)  # greedy accuracies whose price is compared
-Points = dict[str, list[Record]]
+Points = dict[str, list[Result]]
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("records", type=Path, help="a folder of FIGURE.jsonl files")
     folder = parser.parse_args().records
     for file in sorted(folder.glob("*.jsonl")):
-        points = by_point(read_records([str(file)]))
+        points = by_point(read_results([str(file)]))
         print(f"\n## {file.stem}\n")
         if file.stem == "spent":
             print_spent(points)
@@ -37,7 +37,7 @@ def main() -> None:
             print(line)
 
 
-def by_point(records: Iterable[Record]) -> Points:
+def by_point(records: Iterable[Result]) -> Points:
     """The runs of each point at its best rate, in the order of their seeds."""
     points: Points = defaultdict(list)
     for record in sorted(records, key=lambda r: (r["num_trainable"], r["settings"]["seed"])):
@@ -46,7 +46,7 @@ def by_point(records: Iterable[Record]) -> Points:
     return dict(points)
 
 
-def gains(runs: Sequence[Record], measure: str) -> list[float]:
+def gains(runs: Sequence[Result], measure: str) -> list[float]:
     """Points over the base model, by seed."""
     name = MEASURES[measure]
     return [100 * (run[f"final_{name}"] - run[f"base_{name}"]) for run in runs]
@@ -67,7 +67,7 @@ def print_gains(points: Points, *, is_shared: bool) -> None:
         print_row(row)
 
 
-def full_of(points: Points, run: Record) -> list[Record]:
+def full_of(points: Points, run: Result) -> list[Result]:
     """Full fine-tuning on the same data."""
     return next(
         runs
@@ -76,12 +76,12 @@ def full_of(points: Points, run: Record) -> list[Record]:
     )
 
 
-def data_of(run: Record) -> tuple[str, int]:
+def data_of(run: Result) -> tuple[str, int]:
     settings = run["settings"]
     return settings.get("references", "task"), settings["prompts_per_step"]
 
 
-def share(runs: Sequence[Record], full: Sequence[Record], measure: str) -> str:
+def share(runs: Sequence[Result], full: Sequence[Result], measure: str) -> str:
     """What part of full fine-tuning's gain the runs have, seed by seed; where it has one."""
     whole = statistics.fmean(gains(full, measure))
     if whole < LEAST_GAIN:
@@ -176,7 +176,7 @@ def print_spent(points: Points) -> None:
         print_row(row)
 
 
-def price(runs: Sequence[Record], goal: float) -> tuple[str, str]:
+def price(runs: Sequence[Result], goal: float) -> tuple[str, str]:
     """Mean rollouts and seconds until the validation first reached `goal`, where all seeds did."""
     steps = []
     for run in runs:

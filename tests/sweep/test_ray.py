@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from tinylora.errors import TinyLoraError
-from tinylora.sweep import runs
+from tinylora.sweep import outcomes
 from tinylora.sweep.grid import load_grid
 from tinylora.sweep.sweep import sweep
 
@@ -49,5 +49,5 @@ def test_a_worker_that_dies_is_tried_again(
     finally:
         ray.shutdown()
     assert Path(mark).exists()
-    states = [runs.state(tmp_path / "sweep" / run.folder_name) for run in grid.first_runs()]
+    states = [outcomes.state(tmp_path / "sweep" / run.folder_name) for run in grid.first_runs()]
     assert states == ["done", "done", "failed"]

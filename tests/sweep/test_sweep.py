@@ -10,9 +10,9 @@ from rich.console import Console
 
 from tinylora.cli import main
 from tinylora.errors import RequestError, TinyLoraError
-from tinylora.sweep import runs
+from tinylora.sweep import outcomes
 from tinylora.sweep.grid import Grid, load_grid
-from tinylora.sweep.records import read_records
+from tinylora.sweep.results import read_results
 from tinylora.sweep.sweep import best_rates, sweep
 
 QUIET = Console(quiet=True)
@@ -63,11 +63,11 @@ def test_lists_are_multiplied_out_and_rates_are_not(grid_of: Callable[[str], Gri
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ("pionts: []\n", "pionts is no key of a grid. Did you mean points"),
-        ("points: [{uu: 1}]\n", "uu is no setting of a grid"),
-        ("points: [{seed: [1, 2]}]\n", "Seeds stand under seeds"),
+        ("pionts: []\n", "pionts is not a key of a grid. Did you mean points"),
+        ("points: [{uu: 1}]\n", "uu is not a setting of a grid"),
+        ("points: [{seed: [1, 2]}]\n", "List seeds under seeds"),
         ("points: [{u: 0}]\n", "point u=0: u = 0, but it must be at least 1"),
-        ("points: [{u: 1}, {u: 1}]\n", "the point u=1 is there twice"),
+        ("points: [{u: 1}, {u: 1}]\n", "the point u=1 is listed twice"),
         ("seeds: [0]\nrate_seeds: [3]\n", r"rate_seeds = \[3\] with seeds = \[0\]"),
     ],
 )
@@ -90,18 +90,18 @@ def test_a_sweep_ends_once_and_its_best_rate_runs_on(
     done = sorted(path.parent.name for path in folder.glob("*/summary.json"))
     assert len(done) == 3
     scores = {
-        run.rate: runs.summary(folder / run.folder_name)["final_accuracy_sampled"]
+        run.rate: outcomes.summary(folder / run.folder_name)["final_accuracy_sampled"]
         for run in grid.first_runs()
     }
     assert best_rates(grid, folder) == {"u=1": max(scores, key=lambda rate: scores[rate])}
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*/summary.json")}
     sweep(grid, folder, "local", 1, QUIET)
     assert times == {path: path.stat().st_mtime_ns for path in folder.glob("*/summary.json")}
-    records = read_records([str(folder)])
+    records = read_results([str(folder)])
     assert len(records) == 3
     assert sum(record["is_best_rate"] for record in records) == 2
     assert all(len(record["curves"]["reward"]) == 1 for record in records)
-    bases = {json.dumps(runs.summary(folder / name)["evaluations"]["base"]) for name in done}
+    bases = {json.dumps(outcomes.summary(folder / name)["evaluations"]["base"]) for name in done}
     assert len(list((folder / "bases").iterdir())) == len(bases) == 2  # once for each seed
 
 
@@ -119,8 +119,8 @@ def test_grids_share_the_runs_that_they_have_in_common(
     sweep(load_grid(other), tmp_path / "sweep", "local", 1, QUIET)
     assert first.stat().st_mtime_ns == time
     assert len(list((tmp_path / "sweep").glob("*/summary.json"))) == 2
-    assert len(read_records([str(tmp_path / "sweep" / "other.jsonl")])) == 2
-    assert len(read_records([str(tmp_path / "sweep" / "grid.jsonl")])) == 1
+    assert len(read_results([str(tmp_path / "sweep" / "other.jsonl")])) == 2
+    assert len(read_results([str(tmp_path / "sweep" / "grid.jsonl")])) == 1
 
 
 def test_what_fails_leaves_the_others_alone_and_is_taken_up_again(
@@ -131,9 +131,9 @@ def test_what_fails_leaves_the_others_alone_and_is_taken_up_again(
     for _ in range(2):
         with pytest.raises(TinyLoraError, match=r"1 of 2 runs failed.*only 14 modules matched"):
             sweep(grid, folder, "local", 2, QUIET)
-    states = {run.point.name: runs.state(folder / run.folder_name) for run in grid.first_runs()}
+    states = {run.point.name: outcomes.state(folder / run.folder_name) for run in grid.first_runs()}
     assert states == {"u=1": "done", "num_groups=999": "failed"}
-    assert len(read_records([str(folder)])) == 1
+    assert len(read_results([str(folder)])) == 1
 
 
 def test_a_worker_that_dies_fails_its_run_alone(
@@ -142,16 +142,16 @@ def test_a_worker_that_dies_fails_its_run_alone(
     deadly = tmp_path / "deadly.py"
     deadly.write_text("import os\n\ndef make():\n    os.kill(os.getpid(), 9)\n", encoding="utf-8")
     grid = grid_of(f"points: [{{task: '{deadly}:make'}}, {{u: 2}}]\n")
-    with pytest.raises(TinyLoraError, match=r"1 of 2 runs failed.*its process died \(status -9\)"):
+    with pytest.raises(TinyLoraError, match=r"1 of 2 runs failed.*process ended with status -9"):
         sweep(grid, tmp_path / "sweep", "local", 1, QUIET)
-    states = [runs.state(tmp_path / "sweep" / run.folder_name) for run in grid.first_runs()]
+    states = [outcomes.state(tmp_path / "sweep" / run.folder_name) for run in grid.first_runs()]
     assert states == ["failed", "done"]
 
 
 def test_a_cancelled_run_is_told_from_a_failed_one(tmp_path: Path) -> None:
-    runs.mark(tmp_path / "a", "cancelled", "interrupted")
-    runs.mark(tmp_path / "b", "failed", "no space: at all")
-    assert [runs.state(tmp_path / name) for name in "abc"] == ["cancelled", "failed", "open"]
+    outcomes.mark(tmp_path / "a", "cancelled", "interrupted")
+    outcomes.mark(tmp_path / "b", "failed", "no space: at all")
+    assert [outcomes.state(tmp_path / name) for name in "abc"] == ["cancelled", "failed", "open"]
 
 
 def test_the_verb_lists_runs_and_draws_figures(
@@ -173,3 +173,17 @@ def test_the_verb_lists_runs_and_draws_figures(
     assert len(rows) == 1 + 2 * 4
     assert main(["sweep", str(tmp_path / "none.yaml")]) == 2
     assert main(["figures", str(tmp_path)]) == 2
+
+
+def test_a_plain_run_is_drawn_and_one_that_has_not_ended_is_told(
+    grid_of: Callable[[str], Grid], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Full fine-tuning too, which is a dashed line beside others and a series alone."""
+    sweep(grid_of("points: [{method: full}]\n"), tmp_path / "sweep", "local", 1, QUIET)
+    (run,) = (path.parent for path in (tmp_path / "sweep").glob("*/summary.json"))
+    assert main(["figures", str(run), "--out", str(tmp_path / "figures")]) == 0
+    rows = (tmp_path / "figures" / "fig1.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in rows] == ["series", "full", "full"]
+    (run / "summary.json").unlink()
+    assert main(["figures", str(run)]) == 2
+    assert "is not a finished run, a sweep folder or a file of results" in capsys.readouterr().err

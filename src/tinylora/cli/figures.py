@@ -13,14 +13,14 @@ class Request(Settings):
     """What to draw, and where to."""
 
     runs: tuple[str, ...] = Field(
-        title="RUNS...", description="run folders, sweep folders, or files of records"
+        title="RUNS...", description="run folders, sweep folders, or files of results"
     )
     out: str = Field(default="figures", title="DIR", description="the folder of the figures")
 
 
 VERB = Verb(
     name="figures",
-    description="Draw the paper's figures from runs and sweeps, as pictures and as CSV.",
+    description="Draw figures from runs, sweeps and files of results, each also as CSV.",
     examples="""\
   tinylora figures runs/a runs/b             two runs
   tinylora figures runs/grid --out figures   a sweep""",
@@ -33,8 +33,8 @@ VERB = Verb(
 def run(argv: Sequence[str]) -> None:
     """Run the verb."""
     request = Request(**VERB.given(argv))
-    from tinylora.sweep.figures import draw_figures
-    from tinylora.sweep.records import read_records
+    from tinylora.sweep.drawing import draw_figures
+    from tinylora.sweep.results import read_results
 
-    for path in draw_figures(read_records(request.runs), Path(request.out)):
+    for path in draw_figures(read_results(request.runs), Path(request.out)):
         print(f"{path} (and {path.with_suffix('.csv').name})")

@@ -1,1 +1,1 @@
-"""Many runs from one file: grids, runners, records, figures."""
+"""Many runs from one file: grids, runners, results, figures."""

@@ -9,8 +9,8 @@
     seeds: [0, 1, 2]
     rate_seeds: [0]            # seeds on which learning rates are compared (default: all)
 
-A list under `learning_rate` is no axis: the rates are compared on `rate_seeds`, and the best by the
-mean of `objective` (default: final_accuracy) runs on the other seeds.
+A list under `learning_rate` is not an axis: the rates are compared on `rate_seeds`, and the best by
+the mean of `objective` (default: final_accuracy) runs on the other seeds.
 
 Importing this module imports no torch.
 """
@@ -139,7 +139,7 @@ def _check(grid: Grid, path: Path) -> None:
     names = [point.name for point in grid.points]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise RequestError(f"{path}: the point {twice} is there twice. Leave one out.")
+        raise RequestError(f"{path}: the point {twice} is listed twice. Leave one out.")
     if not grid.seeds or not set(grid.rate_seeds) <= set(grid.seeds):
         raise RequestError(
             f"{path}: rate_seeds = {list(grid.rate_seeds)} with seeds = {list(grid.seeds)}, but "
@@ -154,16 +154,21 @@ def _check(grid: Grid, path: Path) -> None:
 
 def _mapping(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise RequestError(f"There is no grid {path}. Give the path of a YAML file.")
+        raise RequestError(
+            f"There is no file {path}. Give the path of a grid, which is a YAML file."
+        )
     try:
         held = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(held, dict):
-        raise RequestError(f"{path} holds no grid. A grid has the keys {', '.join(KEYS)}.")
+        raise RequestError(
+            f"{path} is not a grid: it holds a {type(held).__name__}. A grid has the keys "
+            f"{', '.join(KEYS)}."
+        )
     for key in held:
         if key not in KEYS:
-            raise RequestError(f"{path}: {key} is no key of a grid.{nearest(str(key), KEYS)}")
+            raise RequestError(f"{path}: {key} is not a key of a grid.{nearest(str(key), KEYS)}")
     return held
 
 
@@ -188,6 +193,6 @@ def _settings(held: Any, where: str) -> dict[str, Any]:
         raise RequestError(f'{where} must be lines of "setting: value", but it is {held!r}.')
     for name in held:
         if name not in FIELDS or name in ("seed", "output"):
-            hint = " Seeds stand under seeds." if name == "seed" else nearest(str(name), FIELDS)
-            raise RequestError(f"{where}: {name} is no setting of a grid.{hint}")
+            hint = " List seeds under seeds." if name == "seed" else nearest(str(name), FIELDS)
+            raise RequestError(f"{where}: {name} is not a setting of a grid.{hint}")
     return dict(held)

@@ -1,7 +1,7 @@
-"""A sweep from beginning to end: what is done is skipped, what is left runs, the rest is told."""
+"""A sweep from beginning to end: skip the runs that are done, do the others, report."""
 
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,36 +9,36 @@ from rich.console import Console
 from rich.table import Table
 
 from tinylora.errors import TinyLoraError
-from tinylora.sweep import runs
+from tinylora.sweep import outcomes
 from tinylora.sweep.grid import Grid, Run
-from tinylora.sweep.records import write_records
+from tinylora.sweep.results import write_results
 from tinylora.sweep.runners import Job, run_all
 
 
 def sweep(
     grid: Grid, folder: Path, runner: str, num_processes: int, console: Console | None = None
 ) -> None:
-    """Do every run of the grid that is not done yet; then write its records and a table.
+    """Do every run of the grid that is not done yet; then write its results and a table.
 
     Raises:
-        TinyLoraError: some runs failed; the others are done and recorded.
+        TinyLoraError: some runs failed; the results of the others are written.
     """
     console = console or Console()
     _do(grid.first_runs(), folder, runner, num_processes, console)
     best = best_rates(grid, folder)
     _do(grid.later_runs(best), folder, runner, num_processes, console)
     wanted = final_runs(grid, best)
-    write_records(grid, wanted, [*grid.first_runs(), *grid.later_runs(best)], folder)
-    console.print(table(grid, wanted, folder))
     everything = [*grid.first_runs(), *grid.later_runs(best)]
-    states = Counter(runs.state(runs.folder_of(folder, run)) for run in everything)
-    if states["failed"]:
-        failed = next(r for r in everything if runs.state(runs.folder_of(folder, r)) == "failed")
-        cause = (runs.folder_of(folder, failed) / runs.FAILURE).read_text(encoding="utf-8")
+    write_results(grid, wanted, everything, folder)
+    console.print(table(grid, wanted, folder))
+    failed = [r for r in everything if outcomes.state(folder / r.folder_name) == "failed"]
+    if failed:
+        name = failed[0].folder_name
+        cause = (folder / name / outcomes.FAILURE).read_text(encoding="utf-8")
         raise TinyLoraError(
-            f"{states['failed']} of {len(everything)} runs failed, such as {failed.folder_name} "
-            f"({cause.strip().splitlines()[-1]}). The same command takes them up again; the "
-            f"causes stand in {folder}/*/{runs.FAILURE}."
+            f"{len(failed)} of {len(everything)} runs failed, such as {name} "
+            f"({cause.strip().splitlines()[-1]}). Run the same command again to retry them; see "
+            f"{folder}/*/{outcomes.FAILURE} for the causes."
         )
 
 
@@ -46,9 +46,9 @@ def best_rates(grid: Grid, folder: Path) -> dict[str, float | None]:
     """For each point the learning rate with the best mean objective over its seeds."""
     scores: dict[str, dict[float | None, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in grid.first_runs():
-        place = runs.folder_of(folder, run)
-        if runs.state(place) == "done":
-            scores[run.point.name][run.rate].append(float(runs.summary(place)[grid.objective]))
+        place = folder / run.folder_name
+        if outcomes.state(place) == "done":
+            scores[run.point.name][run.rate].append(float(outcomes.summary(place)[grid.objective]))
     return {
         name: max(by_rate, key=lambda rate: statistics.fmean(by_rate[rate]))
         for name, by_rate in scores.items()
@@ -70,10 +70,10 @@ def table(grid: Grid, wanted: Sequence[Run], folder: Path) -> Table:
     shown = Table("point", "learning rate", "numbers", "runs", grid.objective, title=str(folder))
     by_point: dict[str, list[Run]] = defaultdict(list)
     for run in wanted:
-        if runs.state(runs.folder_of(folder, run)) == "done":
+        if outcomes.state(folder / run.folder_name) == "done":
             by_point[run.point.name].append(run)
     for name, members in by_point.items():
-        ended = [runs.summary(runs.folder_of(folder, run)) for run in members]
+        ended = [outcomes.summary(folder / run.folder_name) for run in members]
         values = [float(summary[grid.objective]) for summary in ended]
         spread = f"{statistics.fmean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
         rate = "default" if members[0].rate is None else f"{members[0].rate:g}"
@@ -84,7 +84,7 @@ def table(grid: Grid, wanted: Sequence[Run], folder: Path) -> Table:
 def _do(
     wanted: Sequence[Run], folder: Path, runner: str, num_processes: int, console: Console
 ) -> None:
-    left = [run for run in wanted if runs.state(runs.folder_of(folder, run)) != "done"]
+    left = [run for run in wanted if outcomes.state(folder / run.folder_name) != "done"]
     console.print(f"{len(wanted) - len(left)} of {len(wanted)} runs are done, {len(left)} to go.")
     jobs: list[Job] = [(run.settings, folder, run.folder_name) for run in left]
     for number, (name, state) in enumerate(run_all(jobs, runner, num_processes), start=1):

@@ -1,20 +1,17 @@
-"""The process that `runners.Worker` talks to: a run a line on its input, its state a line back."""
+"""The program that does runs for `runners.local`: one after the other, so imports are paid once."""
 
-import json
-import os
-import sys
 from pathlib import Path
+
+from tinylora.processes import Parent
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")  # what a run prints must not be taken for an answer
-    os.dup2(2, 1)
-    from tinylora.sweep.runs import execute
+    """Do runs until the parent hangs up."""
+    from tinylora.sweep.outcomes import execute
 
-    for line in sys.stdin:
-        settings, sweep, name = json.loads(line)
-        answers.write(json.dumps(execute(settings, Path(sweep), name)) + "\n")
-        answers.flush()
+    parent = Parent()
+    for settings, sweep, name in parent.questions():
+        parent.say({"state": execute(settings, Path(sweep), name)})
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
 """One panel: seeds as points, their mean as a line, its 95 % interval as a bar.
 
-Colours are Okabe and Ito's, told apart with any kind of colour vision, and every series has a
-marker of its own beside its colour.
+Every series has a marker of its own beside its colour.
 """
 
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from tinylora.plotting import COLORS, tidy
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # by degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -26,39 +29,40 @@ class Dot:
     seed: int
 
 
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """The items of each key, both in the order in which they come."""
+    groups: dict[Key, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return dict(groups)
+
+
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean and the half width of its 95 % interval by Student's t; nan for a single value."""
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, math.nan
-    t = T_95[min(len(values) - 2, len(T_95) - 1)]
+    from scipy import stats  # type: ignore[import-untyped]
+
+    t = float(stats.t.ppf(0.975, len(values) - 1))
     return mean, t * statistics.stdev(values) / math.sqrt(len(values))
-
-
-def groups(dots: Sequence[Dot]) -> dict[str, dict[float, list[float]]]:
-    """series -> x -> the values of its seeds, both in order."""
-    held: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for dot in sorted(dots, key=lambda dot: dot.x):
-        held[dot.series][dot.x].append(dot.y)
-    names = list(dict.fromkeys(dot.series for dot in dots))
-    return {name: dict(held[name]) for name in names}
 
 
 def draw_dots(axes: Any, dots: Sequence[Dot], *, log_x: bool, percent: bool = True) -> None:
     """The panel's series; the legend is the caller's."""
     scale = 100 if percent else 1
-    for index, (name, by_x) in enumerate(groups(dots).items()):
-        color, marker = COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]
-        for x, values in by_x.items():
-            ys = [scale * value for value in values]
-            axes.plot([x] * len(ys), ys, marker, color=color, alpha=0.35, markersize=4)
-        means = {x: mean_interval(values) for x, values in by_x.items()}
+    for index, (name, members) in enumerate(grouped(dots, lambda dot: dot.series).items()):
+        look = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+        by_x = grouped(sorted(members, key=lambda dot: dot.x), lambda dot: dot.x)
+        intervals = [mean_interval([scale * dot.y for dot in at_x]) for at_x in by_x.values()]
+        for dots_at_x in by_x.values():
+            points = [[dot.x for dot in dots_at_x], [scale * dot.y for dot in dots_at_x]]
+            axes.plot(*points, **look, linestyle="none", alpha=0.35, markersize=4)
         axes.errorbar(
-            list(means),
-            [scale * mean for mean, _ in means.values()],
-            yerr=[0 if math.isnan(half) else scale * half for _, half in means.values()],
-            color=color,
-            marker=marker,
+            list(by_x),
+            [mean for mean, _ in intervals],
+            yerr=[0 if math.isnan(half) else half for _, half in intervals],
+            **look,
             linewidth=1.5,
             capsize=3,
             label=name,
@@ -76,15 +80,8 @@ def draw_level(axes: Any, value: float, label: str, color: str, style: str = "--
     axes.axhline(100 * value, color=color, linestyle=style, linewidth=1.2, label=label)
 
 
-def tidy(axes: Any) -> None:
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 def label_values(axis: Any, values: Sequence[float]) -> None:
     """The values themselves where they are few, and not too near one another; else powers of 10."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
     kept: list[float] = []
     least = max(1.6, (values[-1] / values[0]) ** (1 / 10)) if values else 1.6
     for value in values:

@@ -1,8 +1,7 @@
-"""The folder of a sweep: one folder a run, each done, failed, cancelled, or not there yet.
+"""How each run of a sweep ended, in its folder: done, failed, cancelled, or not yet (open).
 
 A run is *done* when its `summary.json` is there (training writes it last). *Failed* and *cancelled*
-runs keep a `failure.txt` that says which and why; both are taken up again, from their checkpoint,
-by the next call.
+runs keep a `failure.txt` that says which and why; the next call resumes both from their checkpoint.
 """
 
 import json
@@ -13,11 +12,10 @@ from typing import Any
 
 from tinylora.atomic import write_atomically
 from tinylora.errors import TinyLoraError
-from tinylora.sweep.grid import Run
 
 FAILURE = "failure.txt"
 SUMMARY = "summary.json"
-BASES = "bases"  # what the base models answer, by what decides it
+BASES = "bases"  # the accuracies of the base models, by the settings that decide them
 OF_THE_BASE = (  # settings that decide the base model's accuracy
     "model", "task", "data", "quantize", "dtype", "seed", "temperature", "max_new_tokens",
     "eval_problems", "eval_samples", "prompt_template", "chat_template", "enable_thinking",
@@ -35,15 +33,15 @@ def state(folder: Path) -> str:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """What a run that is done ended with."""
+    """The results of a run that is done."""
     held: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     return held
 
 
 def execute(settings: Mapping[str, Any], sweep: Path, name: str) -> str:
-    """Do one run, or go on with it; returns its state. Nothing that it does escapes.
+    """Start one run, or resume it; returns its state. Nothing that it raises escapes.
 
-    What it prints stands in the folder's `log.txt`.
+    What it prints is in the sweep's `logs/NAME.txt`.
     """
     folder = sweep / name
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +58,7 @@ def execute(settings: Mapping[str, Any], sweep: Path, name: str) -> str:
 
 
 def mark(folder: Path, what: str, cause: str) -> None:
-    """Say in the folder how a run ended, if not well."""
+    """Note in the folder how a run ended without results, and why."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / FAILURE, f"{what}: {cause}\n".encode())
 
@@ -72,9 +70,8 @@ def _train(settings: Mapping[str, Any], sweep: Path, folder: Path) -> None:
     from tinylora.settings import unflatten
 
     resume = (folder / "config.yaml").is_file()
-    if not resume and folder.is_dir():  # it failed before it had begun
+    if not resume:  # it may have failed before it had begun, and its folder must be free
         (folder / FAILURE).unlink(missing_ok=True)
-        (folder / "log.txt").unlink(missing_ok=True)
     config = unflatten({**settings, "output": str(folder)})
     known = sweep / BASES / f"{_key(settings)}.json"
     base = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else None
@@ -94,8 +91,3 @@ def _key(settings: Mapping[str, Any]) -> str:
 
     held = {name: settings.get(name) for name in OF_THE_BASE}
     return hashlib.sha256(json.dumps(held, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def folder_of(sweep: Path, run: Run) -> Path:
-    """Where a run lies."""
-    return sweep / run.folder_name

@@ -1,6 +1,6 @@
 """Runs as lines of JSON: what figures are drawn from, small enough to be committed.
 
-A record holds the figure it belongs to, the settings that were given, and what the run ended with.
+A result holds the figure it belongs to, the settings that were given, and what the run ended with.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
-from tinylora.sweep import runs
+from tinylora.sweep import outcomes
 from tinylora.sweep.grid import Grid, Run
 
 KEPT = (
@@ -20,68 +20,83 @@ KEPT = (
 )  # fmt: skip
 CURVES = ("reward", "completion_length", "kl_rollout", "validation_accuracy", "seconds")
 
-Record = dict[str, Any]
+Result = dict[str, Any]
 
 
-def write_records(
+def write_results(
     grid: Grid, wanted: Sequence[Run], everything: Sequence[Run], folder: Path
 ) -> None:
-    """GRID.jsonl of a sweep folder, in the order of the grid's points: the runs that figures show,
-    and the rates beside them."""
+    """Write GRID.jsonl of a sweep folder, in the order of the grid's points.
+
+    Args:
+        wanted: the runs at the best rate of their point, which figures show.
+        everything: these, and the runs at other rates.
+    """
     shown = {run.folder_name for run in wanted}
     lines = []
     for run in sorted(everything, key=lambda run: (grid.points.index(run.point), run.seed)):
-        place = runs.folder_of(folder, run)
-        if runs.state(place) == "done":
-            record = _record(grid, run, place)
-            lines.append(json.dumps({**record, "is_best_rate": run.folder_name in shown}))
+        place = folder / run.folder_name
+        if outcomes.state(place) == "done":
+            result = _result(grid, run, place)
+            lines.append(json.dumps({**result, "is_best_rate": run.folder_name in shown}))
     write_atomically(folder / f"{grid.name}.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
 
-def read_records(places: Sequence[str]) -> list[Record]:
-    """The records of sweep folders, of single run folders, and of files of records.
+def read_results(places: Sequence[str]) -> list[Result]:
+    """The results of sweep folders, of single run folders, and of files of results.
 
     Raises:
         RequestError: a place holds none.
     """
-    return [record for place in places for record in _read(Path(place))]
+    return [result for place in places for result in _read(Path(place))]
 
 
-def _read(place: Path) -> Iterator[Record]:
-    if (place / runs.SUMMARY).is_file():
-        from tinylora.settings import load_recipe
-
-        summary = runs.summary(place)
-        yield {
-            "figure": "run",
-            "settings": load_recipe(place / "config.yaml"),
-            **_ended(summary),
-            "curves": curves(place),
-            "is_best_rate": True,
-        }
+def _read(place: Path) -> Iterator[Result]:
+    if (place / outcomes.SUMMARY).is_file():
+        yield _run_result(place)
         return
     files = sorted(place.glob("*.jsonl")) if place.is_dir() else [place]
     if not files or not all(file.is_file() and file.suffix == ".jsonl" for file in files):
-        raise RequestError(
-            f"{place} is no run that has ended, no sweep folder and no file of records. Give "
-            'folders that "tinylora train" or "tinylora sweep" wrote, or their .jsonl files.'
-        )
+        raise _not_results(place)
     for file in files:
         for line in file.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
+            result = json.loads(line)
+            if "is_best_rate" not in result:  # such as the metrics of a run that has not ended
+                raise _not_results(place)
+            yield result
 
 
-def _record(grid: Grid, run: Run, place: Path) -> Record:
-    record = {
+def _not_results(place: Path) -> RequestError:
+    return RequestError(
+        f"'{place}' is not a finished run, a sweep folder or a file of results. Give folders that "
+        '"tinylora train" or "tinylora sweep" wrote, or the .jsonl files of a sweep.'
+    )
+
+
+def _run_result(folder: Path) -> Result:
+    """A finished run that is not part of a sweep."""
+    from tinylora.settings import load_recipe
+
+    return {
+        "figure": "run",
+        "settings": load_recipe(folder / "config.yaml"),
+        **_ended(outcomes.summary(folder)),
+        "curves": curves(folder),
+        "is_best_rate": True,
+    }
+
+
+def _result(grid: Grid, run: Run, place: Path) -> Result:
+    result = {
         "figure": grid.figure,
         "point": run.point.name,
         "settings": run.settings,
-        **_ended(runs.summary(place)),
+        **_ended(outcomes.summary(place)),
     }
-    return {**record, "curves": curves(place)} if grid.curves else record
+    return {**result, "curves": curves(place)} if grid.curves else result
 
 
-def _ended(summary: dict[str, Any]) -> Record:
+def _ended(summary: dict[str, Any]) -> Result:
     return {name: _short(summary[name]) for name in KEPT if name in summary}
 
 
