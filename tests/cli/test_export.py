@@ -191,7 +191,7 @@ def test_a_checkpoint_that_names_no_base_asks_for_it(
     [
         (["nowhere", "--to=lora", "--out=x"], "There is no adapter at nowhere"),
         (["x", "--to=onnx", "--out=x"], "to = onnx, but it must be 'lora', 'merged', 'gguf' or"),
-        (["x", "--out=x"], ""tinylora export" needs --to"),
+        (["x", "--out=x"], '"tinylora export" needs --to'),
         (["x", "--to=gguf", "--out=x", "--store=fp16"], "store = fp16 with to = gguf.*fp32 alone"),
     ],
 )
