@@ -4,7 +4,6 @@ Colours are Okabe and Ito's, told apart with any kind of colour vision.
 """
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,18 @@ def tidy(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def legend_below(figure: Figure, axes: Sequence[Any]) -> None:
-    """One legend for the series of these axes."""
-    found = [axis.get_legend_handles_labels() for axis in axes]
-    handles = [handle for of_axis, _ in found for handle in of_axis]
-    labels = [label for _, of_axis in found for label in of_axis]
+def legend_below(figure: Figure) -> None:
+    """One legend for the series of all panels."""
+    found = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = {label: handle for one in reversed(found) for handle, label in zip(*one, strict=True)}
+    labels = dict.fromkeys(label for _, labels in found for label in labels)
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize="small"
+        [handles[label] for label in labels],
+        list(labels),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize="small",
     )
 
 

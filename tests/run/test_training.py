@@ -19,6 +19,7 @@ from tinylora.cli.eval import run as cli_eval
 from tinylora.run import training as run
 from tinylora.run.prepare import prepare
 from tinylora.run.report import draw_curve, smooth
+from tinylora.settings import Adam
 
 
 def settings(output: Path, **changes: Any) -> TrainConfig:
@@ -57,13 +58,13 @@ def test_the_final_accuracy_is_that_of_the_file(
 ) -> None:
     """Whatever lies in the file after training is what is measured: here, other numbers."""
     seen: list[torch.Tensor] = []
-    measure = run._measure
+    measure = run.Course.measure
 
-    def noted(job: Any, engine: Any) -> Any:
+    def noted(course: Any, engine: Any) -> Any:
         seen.append(engine.policy.adapter.v.detach().clone())
-        return measure(job, engine)
+        return measure(course, engine)
 
-    monkeypatch.setattr(run, "_measure", noted)
+    monkeypatch.setattr(run.Course, "measure", noted)
     config = settings(tmp_path / "run", model=str(tiny_folder), task=task_name, store="bf16")
     tinylora.train(config, console=quiet)
     base, final = seen
@@ -137,10 +138,10 @@ def test_a_task_given_as_an_object_is_recorded_as_one(
 def test_what_is_loaded_is_recorded(tiny_folder: Path, task_name: str, tmp_path: Path) -> None:
     """The precision and the rate are those of the model that trains, not of `config.model`."""
     model = AutoModelForCausalLM.from_pretrained(tiny_folder)
-    job = prepare(settings(tmp_path), model=model, task=task_name)
-    assert (job.config.dtype, job.config.learning_rate) == ("fp32", 2e-4)
-    given = settings(tmp_path, learning_rate=0.3)
-    assert prepare(given, model=model, task=task_name).config.learning_rate == 0.3
+    for given, rate in (({}, 2e-4), ({"learning_rate": 0.3}, 0.3)):
+        config = prepare(settings(tmp_path, **given), model=model, task=task_name).config
+        assert isinstance(config.learning, Adam)
+        assert (config.dtype, config.learning.learning_rate) == ("fp32", rate)
 
 
 def test_a_refused_model_leaves_no_folder(

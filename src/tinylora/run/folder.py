@@ -14,7 +14,7 @@ from typing import Any
 from tinylora.adapter.files import FILE_NAME
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
-from tinylora.settings import TrainConfig, flatten, recorded, settings_yaml, unflatten
+from tinylora.settings import flatten, recorded, unflatten
 
 MAY_CHANGE = {
     *("steps", "max_minutes", "checkpoint_every", "track", "output", "device", "fsdp"),
@@ -62,10 +62,10 @@ class RunFolder:
     def curve(self) -> Path:
         return self.path / "curve.png"
 
-    def write_config(self, config: TrainConfig) -> None:
-        """Create the folder and record the resolved settings."""
+    def write_config(self, settings: str) -> None:
+        """Create the folder and record the resolved settings, in YAML."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.config, settings_yaml(config).encode())
+        write_atomically(self.config, settings.encode())
 
     def seconds_before(self) -> float:
         """What the steps before an interruption took."""
@@ -75,13 +75,13 @@ class RunFolder:
         return sum(float(json.loads(line)["seconds"]) for line in lines if line.endswith("\n"))
 
 
-def new_folder(config: TrainConfig, task_name: str) -> RunFolder:
+def new_folder(output: str | None, task_name: str, seed: int) -> RunFolder:
     """The folder that the settings name, or a new one under `runs/`."""
-    if config.output is not None:
-        return RunFolder(Path(config.output))
+    if output is not None:
+        return RunFolder(Path(output))
     stamp = time.strftime("%Y%m%d-%H%M%S")
     slug = re.sub(r"[^\w.-]+", "-", task_name).strip("-.") or "task"
-    return RunFolder(Path("runs") / f"{slug}-seed{config.seed}-{stamp}")
+    return RunFolder(Path("runs") / f"{slug}-seed{seed}-{stamp}")
 
 
 def check_free(folder: RunFolder) -> None:
@@ -119,25 +119,25 @@ def recorded_settings(folder: RunFolder) -> dict[str, Any]:
     return recorded(folder.config)
 
 
-def check_folder(folder: RunFolder, config: TrainConfig, resume: bool) -> None:
+def check_folder(folder: RunFolder, settings: Mapping[str, Any], resume: bool) -> None:
     """Refuse a folder that cannot take this run.
 
     Raises:
         RequestError: a new run would overwrite something, or a resumed one would be another run.
     """
     if resume:
-        check_same_run(folder, config)
+        check_same_run(folder, settings)
     else:
         check_free(folder)
 
 
-def check_same_run(folder: RunFolder, config: TrainConfig) -> None:
+def check_same_run(folder: RunFolder, now: Mapping[str, Any]) -> None:
     """Refuse to resume a run under settings that would make it another one.
 
     Raises:
         RequestError: a setting differs that may not.
     """
-    before, now = flatten(unflatten(recorded_settings(folder))), flatten(config)
+    before = flatten(unflatten(recorded_settings(folder)))
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before.get(name)]
     if changed:
         name = changed[0]

@@ -11,7 +11,7 @@ from typing import Any
 from tinylora.adapter.modules import LinearMap, linear_maps, passes_gradient, resolved
 from tinylora.adapter.sharing import budget, groups_of
 from tinylora.algorithms.batching import check_model
-from tinylora.algorithms.log import missing_tracker
+from tinylora.algorithms.trackers import missing_tracker
 from tinylora.algorithms.validation import hold_out
 from tinylora.errors import RequestError
 from tinylora.evaluate.exam import Exam
@@ -133,7 +133,7 @@ def check_request(
     Raises:
         RequestError: settings, task and model do not fit together.
     """
-    _check_parts(config, task)
+    _check_parts(task, config.track)
     check_engine(config, config.model)
     refuse_recurrent(model.config)
     settings = config.adapter
@@ -171,13 +171,13 @@ def _as_loaded(config: TrainConfig, base: Base, task: Task | None) -> TrainConfi
     return config.with_rate_of(base.name).model_copy(update=loaded)
 
 
-def _check_parts(config: TrainConfig, task: Task) -> None:
+def _check_parts(task: Task, tracker: str | None) -> None:
     """What would otherwise be noticed only after the base model was measured."""
     for split, problems in (("training", task.train), ("test", task.test)):
         if not len(problems):
             raise RequestError(f"The task {task.name} has no {split} problems. Add some.")
-    if config.track is not None and find_spec(config.track) is None:
-        raise missing_tracker(config.track)
+    if tracker is not None and find_spec(tracker) is None:
+        raise missing_tracker(tracker)
 
 
 def _check_rank(maps: Sequence[LinearMap], rank: int) -> None:

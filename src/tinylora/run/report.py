@@ -131,7 +131,7 @@ def draw_curve(metrics: Path, summary: Mapping[str, Any], out: Path) -> None:
         panel.set_ylabel(name)
         panel.set_ylim((0, 1) if name == "accuracy" else None)
         tidy(panel)
-    legend_below(figure, axes)
+    legend_below(figure)
     save_png(figure, out, dpi=150)
 
 

@@ -33,7 +33,7 @@ from tinylora.run.prepare import Prepared, linear_layers, prepare
 from tinylora.run.report import draw_curve, end_table, start_line
 from tinylora.run.summary import Saved, summarise
 from tinylora.run.tables import sharing_table
-from tinylora.settings import TrainConfig, flatten
+from tinylora.settings import TrainConfig, flatten, settings_yaml
 from tinylora.tasks.functions import RewardFunction
 from tinylora.tasks.task import Task
 
@@ -76,12 +76,12 @@ def train(
     with distributed.joined():
         console = (console or Console()) if distributed.is_main() else Console(quiet=True)
         if config.output is not None and not resume:
-            check_free(new_folder(config, ""))  # before a large model is loaded
+            check_free(RunFolder(Path(config.output)))  # before a large model is loaded
         if config.fsdp:
             check_processes()
         prepared = prepare(config, model, tokenizer, task, reward)
-        folder = distributed.from_main(new_folder(prepared.config, prepared.task.name))
-        check_folder(folder, prepared.config, resume)
+        folder = distributed.from_main(new_folder(config.output, prepared.task.name, config.seed))
+        check_folder(folder, flatten(prepared.config), resume)
         distributed.wait()  # until every process has looked, nothing is written
         course = Course(prepared, folder, console, start - folder.seconds_before())
         if config.params is not None:
@@ -138,7 +138,7 @@ class Course:
     ) -> tuple[dict[str, Any], Outcome, Saved]:
         """From the base model to the files of what was trained."""
         if distributed.is_main():
-            self.folder.write_config(self.config)
+            self.folder.write_config(settings_yaml(self.config))
         measured = {"base": self.base_accuracy(engine, base)}
         validation = self.validation(engine)
         try:

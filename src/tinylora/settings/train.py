@@ -30,7 +30,11 @@ DEFAULT_RATES = {  # (on pocket: docs/results.md, on other models)
 }
 
 
-class TrainConfig(RunSettings, ModelSettings, SamplingSettings, OutputSettings, TaskConfig):
+class _OfTheRun(RunSettings, ModelSettings, SamplingSettings, OutputSettings, TaskConfig):
+    """What every run has, whatever it chooses."""
+
+
+class TrainConfig(_OfTheRun):
     """One training run."""
 
     adapter: AdapterConfig = AdapterConfig()
@@ -64,13 +68,17 @@ class TrainConfig(RunSettings, ModelSettings, SamplingSettings, OutputSettings, 
         nested = {**given["learning"], **given["engine"], **adapter}
         refuse_unread({**nested, **rest, **flat}, [*nested, *flat])
         rest["seed"] = adapter["seed"] = _one_seed(rest, adapter)
-        rest["adapter"] = AdapterConfig(**_of_method(str(rest.get("method")), adapter))
-        if (kind := chosen("algorithm", rest)) is not None:
-            learning = kind(**{**given["learning"], **_of(kind, flat)})
-            rest["learning"] = _with_rate(learning, rest)
-        if (kind := chosen("rollout", rest)) is not None:
-            rest["engine"] = kind(**{**given["engine"], **_of(kind, flat)})
-        return rest
+        adapter = _of_method(str(rest.get("method")), adapter)
+        parts: dict[str, tuple[type[Settings], dict[str, Any]]] = {
+            "adapter": (AdapterConfig, adapter)
+        }
+        for choice, part in (("algorithm", "learning"), ("rollout", "engine")):
+            if (kind := chosen(choice, rest)) is not None:
+                parts[part] = (kind, {**given[part], **_of(kind, flat)})
+        made = _made(_OfTheRun, rest, parts)
+        if "learning" in made:
+            made["learning"] = _with_rate(made["learning"], rest)
+        return {**rest, **made}
 
     @field_validator("rollout")
     @classmethod
@@ -133,6 +141,27 @@ def default_rate(model: str | None, method: str | None = "tinylora") -> float:
     """The learning rate where none is given."""
     on_pocket, elsewhere = DEFAULT_RATES.get(method or "", DEFAULT_RATES["tinylora"])
     return on_pocket if model == "pocket" else elsewhere
+
+
+def _made(
+    whole: type[Settings],
+    rest: dict[str, Any],
+    parts: Mapping[str, tuple[type[Settings], dict[str, Any]]],
+) -> dict[str, Settings]:
+    """The parts as objects; what is wrong with any of them, or with the rest, is said at once."""
+    made, wrong = {}, []
+    for name, (kind, values) in parts.items():
+        try:
+            made[name] = kind(**values)
+        except RequestError as error:
+            wrong.append(str(error))
+    if wrong:
+        try:
+            whole(**rest)
+        except RequestError as error:
+            wrong.insert(0, str(error))
+        raise RequestError("\n".join(wrong))
+    return made
 
 
 def _with_rate(learning: Any, values: Mapping[str, Any]) -> Any:
