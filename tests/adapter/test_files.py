@@ -1,6 +1,7 @@
 """Adapter files: small, atomic, complete, and clear about what is wrong with them."""
 
 import json
+import math
 import struct
 from dataclasses import replace
 
@@ -117,7 +118,8 @@ def test_the_layout_is_frozen(tmp_path):
     assert header["v"] == {"dtype": "BF16", "shape": [4, 3], "data_offsets": [0, 24]}
     meta = json.loads(header["__metadata__"]["tinylora"])
     assert meta["modules"] == "07c174575fe3c4b5"
-    meta.pop("config")
+    assert meta.pop("config")["u"] == 3
+    assert meta.pop("checksum") == "e371439870f3f5e0"
     assert meta == {
         "base": "",
         "fingerprint": "plain:aa726c71d577539c796766d5b3d5a1911ee4",
@@ -223,7 +225,7 @@ def test_an_adapter_of_other_modules_is_refused_and_the_model_left_bare(tmp_path
     )
     with pytest.raises(RequestError, match=match):
         load(model, tmp_path / "a.safetensors")
-    with pytest.warns(UserWarning, match="loaded all the same"):
+    with pytest.warns(UserWarning, match="loaded anyway"):
         loaded = load(model, tmp_path / "a.safetensors", force=True)
     assert torch.equal(loaded.v, adapter.v)
 
@@ -258,3 +260,82 @@ def test_numbers_that_cannot_be_stored_are_refused(tmp_path):
         adapter.save(tmp_path / "a.safetensors", "fp16")
     with pytest.raises(RequestError, match="store = 'fp8'"):
         adapter.save(tmp_path / "a.safetensors", "fp8")
+
+
+def edited(path, before, after):
+    """The file with some bytes of its settings replaced, as many as there were."""
+    data = path.read_bytes()
+    assert data.count(before) == 1
+    path.write_bytes(data.replace(before, after))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'\\"seed\\":0', b'\\"seed\\":1'),
+        (b'\\"rank\\":2', b'\\"rank\\":3'),
+        (b"aa726c71", b"aa726c72"),
+        (b"someone/base", b"someone/bass"),
+        (b'\\"scale\\":true', b'\\"scale\\":null'),
+        (b'"BF16"', b'"F16" '),
+        (b"[4,3]", b"[3,4]"),
+    ],
+)
+def test_an_edited_header_is_refused(tmp_path, before, after):
+    model = model_of()
+    model.config._name_or_path = "someone/base"
+    path = tmp_path / "a.safetensors"
+    attach(model, config_of()).save(path, "bf16")
+    edited(path, before, after)
+    with pytest.raises(
+        RequestError, match=r"a\.safetensors (is damaged or was edited|has settings)"
+    ):
+        files.read(path)
+
+
+def test_any_flipped_bit_of_the_file_is_refused_or_changes_nothing(tmp_path):
+    """What it changes nothing of: the spelling of the checksum's own name, and padding."""
+    _, adapter = trained()
+    path = tmp_path / "a.safetensors"
+    adapter.save(path)
+    data = path.read_bytes()
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+        try:
+            held = files.read(path)
+        except RequestError:
+            continue
+        assert torch.equal(held.v, adapter.v)
+        assert held.config == adapter.config
+        assert held.fingerprint == adapter.fingerprint
+
+
+def test_a_file_without_a_checksum_loads_as_before(tmp_path):
+    """Those of earlier versions; what they say is still checked against the model."""
+    _, adapter = trained()
+    path = tmp_path / "a.safetensors"
+    adapter.save(path)
+    with safe_open(path, framework="pt") as file:
+        meta, v = json.loads(file.metadata()["tinylora"]), file.get_tensor("v")
+    del meta["checksum"]
+    save_file({"v": v}, path, {"tinylora": json.dumps(meta)})
+    assert torch.equal(load(model_of(), path).v, adapter.v)
+    meta["config"]["u"] = 10**9
+    save_file({"v": v}, path, {"tinylora": json.dumps(meta)})
+    match = r"this model: other shape of v \(in the file: \(4, 3\), here: \(4, 1000000000\)\)"
+    with pytest.raises(RequestError, match=match):  # before a matrix for each of them is made
+        load(model_of(), path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, value):
+    _, adapter = trained()
+    adapter.save(tmp_path / "a.safetensors")
+    contents = files.read(tmp_path / "a.safetensors")
+    meta = {"format": 1, "config": contents.config.model_dump(mode="json"), "modules": "",
+            "left_out": [], "base": "", "revision": "", "fingerprint": ""}  # fmt: skip
+    v = contents.v.clone()
+    v[1, 2] = value
+    save_file({"v": v}, tmp_path / "a.safetensors", {"tinylora": json.dumps(meta)})
+    with pytest.raises(RequestError, match=r"a\.safetensors holds a v with inf or nan"):
+        load(model_of(), tmp_path / "a.safetensors")

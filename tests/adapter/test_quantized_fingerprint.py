@@ -159,7 +159,7 @@ def test_one_line_of_text_says_it_too(files, quantize):
 
 @pytest.mark.parametrize(("there", "here"), [("nf4", "none"), ("none", "nf4")])
 def test_force_loads_it_all_the_same(files, there, here):
-    with pytest.warns(UserWarning, match=r"quantised \(nf4-double\).*It is loaded all the same"):
+    with pytest.warns(UserWarning, match=r"quantised \(nf4-double\).*It is loaded anyway"):
         adapter = load(bare(here), files / there, force=True)
     assert torch.equal(adapter.v, values_like(adapter.v))
     adapter.detach()

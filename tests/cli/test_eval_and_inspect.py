@@ -221,7 +221,7 @@ def test_inspect_shows_the_maps_of_a_model(
     assert "3 groups, tiled (under model.layers)" in printed
 
 
-def test_inspect_finds_the_linear_layers_of_another_kind_of_model(
+def test_inspect_shows_what_the_default_adapts_in_another_kind_of_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """GPT-2 has none of the seven layers of a Llama block; Phi-3 has two of them."""
@@ -243,7 +243,8 @@ def test_inspect_finds_the_linear_layers_of_another_kind_of_model(
         config.save_pretrained(folder)
         assert main(["inspect", str(folder)]) == 0
         printed = capsys.readouterr().out
-        assert "4 linear layers matched" in " ".join(printed.split())  # without lm_head
+        assert "4 linear layers matched" in " ".join(printed.split())  # lm_head is not one
+        assert "4 numbers: u = 1 in 4 groups of 1 module; 4 degrees of freedom" in printed
         assert main(["inspect", str(folder), "--targets", targets]) == 0
         assert "4 linear layers matched" in " ".join(capsys.readouterr().out.split())
         assert main(["inspect", str(folder), "--targets", "q_proj"]) == 2
@@ -302,7 +303,7 @@ def test_an_adapter_of_another_base_is_refused_unless_forced(
     said = capsys.readouterr().err
     assert "the same weights, rounded to bf16. Load the base with dtype=torch.float32" in said
     assert "--force" in said
-    with pytest.warns(UserWarning, match="loaded all the same; its numbers then act on other"):
+    with pytest.warns(UserWarning, match="loaded anyway; it then acts on other"):
         assert main([*argv, "--problems=2", "--samples=1", "--device=cpu", "--force"]) == 0
 
 

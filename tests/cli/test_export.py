@@ -122,7 +122,7 @@ def test_a_forced_export_claims_no_accuracy(
         other.model.norm.weight.mul_(2)
     other.save_pretrained(tmp_path / "other")
     shutil.copytree(tiny_folder, tmp_path / "other", dirs_exist_ok=True, ignore=WEIGHTS)
-    with pytest.warns(UserWarning, match="loaded all the same"):
+    with pytest.warns(UserWarning, match="loaded anyway"):
         folder = exported("lora", f"--model={tmp_path / 'other'}", "--force")
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "| base model | other |" in card

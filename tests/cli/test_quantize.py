@@ -49,7 +49,7 @@ def test_a_file_alone_says_how_its_base_was_quantised(
     said = capsys.readouterr().err
     assert "its base was quantised (nf4-double), and this one is not quantised" in said
     assert "Load the base as it was (--quantize nf4)." in said
-    with pytest.warns(UserWarning, match="It is loaded all the same"):
+    with pytest.warns(UserWarning, match="It is loaded anyway"):
         assert main([*argv, "--quantize=none", "--device=cpu", "--force"]) == 0
 
 

@@ -9,12 +9,14 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
+from helpers.decoders import decoder_of
 from helpers.exports import adapter_of, logits, served
 from helpers.tiny import FAMILIES, config_of, model_of, tokens, values_like
-from tinylora.adapter import AdapterConfig, attach
+from tinylora.adapter import AdapterConfig, attach, lora
 from tinylora.errors import RequestError
-from tinylora.export import LoraWriter, to_lora
+from tinylora.export import LoraWriter, to_lora, verify
 from tinylora.models import load_model
 
 pytestmark = pytest.mark.filterwarnings(  # peft 0.21's
@@ -66,13 +68,94 @@ def test_the_factors_are_those_of_the_adapter(tmp_path: Path) -> None:
     assert (settings["bias"], settings["init_lora_weights"]) == ("none", True)
 
 
-def test_targets_name_the_adapted_maps_and_no_other(tmp_path: Path) -> None:
-    all_of_them = adapter_of()
-    seven = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
-    assert json.loads(LoraWriter(all_of_them).settings)["target_modules"] == seven
+def test_targets_are_the_whole_names_of_the_adapted_layers(tmp_path: Path) -> None:
+    adapter = adapter_of()
+    assert json.loads(LoraWriter(adapter).settings)["target_modules"] == sorted(adapter.maps)
     some = adapter_of(layers="0-0", targets=("q_proj",), num_groups=1)
     whole = ["model.layers.0.self_attn.q_proj"]
     assert json.loads(LoraWriter(some).settings)["target_modules"] == whole
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("kind", ["deepseek_v2", "deepseek_v3", "glm4_moe", "qwen3_next", "phi3"])
+def test_peft_answers_as_the_adapter_does_on_experts_that_it_renames(
+    kind: str, tmp_path: Path
+) -> None:
+    adapter, ids = attach(decoder_of(kind)), tokens()
+    adapter.set_values(values_like(adapter.v, size=1.0))
+    exported = to_lora(adapter, tmp_path / "lora", prompts=ids.tolist())
+    theirs = peft.PeftModel.from_pretrained(base := decoder_of(kind), str(tmp_path / "lora")).eval()
+    ours = logits(adapter.model, ids)
+    assert torch.allclose(ours, logits(theirs, ids), rtol=0, atol=1e-4)
+    with theirs.disable_adapter():
+        assert not torch.allclose(ours, logits(base, ids), atol=0.1)
+    assert "Stock PEFT answers as the adapter does: on 21 positions" in exported.notes[1]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_where_peft_would_answer_otherwise_the_export_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it would be if PEFT came to take parameters for the fused experts too."""
+    monkeypatch.setattr(verify, "_as_parameters", verify._as_modules)
+    adapter = attach(decoder_of("deepseek_v3"))
+    adapter.set_values(values_like(adapter.v))
+    sentence = r"does not answer as this adapter does on a DeepseekV3.*it adapts other modules"
+    with pytest.raises(RequestError, match=sentence):
+        to_lora(adapter, tmp_path / "lora")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_logits_alone_are_enough_to_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = adapter_of()
+    settings = lora.lora_settings
+    monkeypatch.setattr(lora, "lora_settings", lambda a: settings(a) | {"lora_alpha": 3})
+    with pytest.raises(RequestError, match=r"its logits differ by .* adapter changes them by"):
+        to_lora(adapter, tmp_path / "lora")
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
+def test_trying_it_in_peft_leaves_no_trace(family: str, tmp_path: Path) -> None:
+    adapter, ids = adapter_of(family), tokens()
+    model = adapter.model
+    before = logits(model, ids)
+    modules, attributes = dict(model.named_modules()), set(vars(model))
+    required = [parameter.requires_grad for parameter in model.parameters()]
+    model.train()
+    to_lora(adapter, tmp_path / "lora")
+    assert all(module.training for module in model.modules())
+    model.eval()
+    assert dict(model.named_modules()) == modules
+    assert set(vars(model)) == attributes
+    assert [parameter.requires_grad for parameter in model.parameters()] == required
+    assert torch.equal(logits(model, ids), before)
+
+
+def test_a_layer_that_peft_does_not_know_is_said(tmp_path: Path) -> None:
+    """Over a quantised base other engines may serve it, over a plain one nothing could."""
+    model = model_of()
+    inner = model.model.layers[0].mlp.down_proj
+    model.model.layers[0].mlp.down_proj = Coded(inner)
+    adapter = attach(model, config_of(targets=("mlp.down_proj",), num_groups=None))
+    adapter.set_values(values_like(adapter.v))
+    exported = to_lora(adapter, tmp_path / "lora")
+    assert exported.notes[1].startswith("It was not compared with PEFT, which does not load it he")
+    assert model.model.layers[0].mlp.down_proj.inner is inner
+
+
+class Coded(nn.Module):
+    """A layer whose weight is no plain matrix, of a backend that PEFT has not heard of."""
+
+    in_features, out_features = 48, 32
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
 
 
 def test_a_module_that_was_left_out_is_absent(tmp_path: Path) -> None:

@@ -15,6 +15,10 @@ LATENT = {  # DeepSeek's attention
     "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
     "v_head_dim": 16, "head_dim": 8, "num_key_value_heads": 2,
 }  # fmt: skip
+LINEAR_ATTENTION = {
+    "layer_types": ["linear_attention", "full_attention"], "linear_num_value_heads": 2,
+    "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+}  # fmt: skip
 PHI3 = {"rope_scaling": None, "original_max_position_embeddings": 64, "partial_rotary_factor": 1.0}
 ALL_HEADS = {"num_key_value_heads": 2}
 OF_THEIR_OWN: dict[str, dict[str, object]] = {  # what SIZES does not say of an architecture
@@ -50,14 +54,7 @@ OF_THEIR_OWN: dict[str, dict[str, object]] = {  # what SIZES does not say of an 
     "phimoe": EXPERTS,
     "qwen2_moe": EXPERTS,
     "qwen3_moe": EXPERTS,
-    "qwen3_next": {
-        **EXPERTS,
-        "layer_types": ["linear_attention", "full_attention"],
-        "linear_num_value_heads": 2,
-        "linear_num_key_heads": 2,
-        "linear_key_head_dim": 8,
-        "linear_value_head_dim": 8,
-    },
+    "qwen3_next": {**EXPERTS, **LINEAR_ATTENTION},
     "starcoder2": {},
     "xglm": {"d_model": 32, "num_layers": 2, "attention_heads": 2, "ffn_dim": 48},
 }

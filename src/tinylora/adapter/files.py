@@ -1,15 +1,18 @@
 """An adapter on disk: v and the settings that rebuild everything else, in under 1 KB.
 
 The layout is final: one safetensors file that holds the tensor `v` (num_groups, u) in fp32, bf16
-or fp16, and one metadata entry `tinylora`, a JSON object with sorted keys (see `AdapterFile`).
-Equal contents are equal bytes. U, S, V and P are never stored.
+or fp16, and one metadata entry `tinylora`, a JSON object with sorted keys (see `AdapterFile`) and a
+checksum of everything else; files from before the checksum have none. Equal contents are equal
+bytes. U, S, V and P are never stored.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -66,13 +69,13 @@ def read(source: str | Path) -> AdapterFile:
     """
     name = str(source)
     if text.is_text(name):
-        return text.decode(name)
+        return _with_finite_numbers(text.decode(name), name[:40])
     path = _file(source)
     if os.path.isfile(os.path.join(name, PEFT_SETTINGS)) and not path.is_file():
         raise RequestError(
             f"{name} holds what PEFT wrote, and no {FILE_NAME}: it is not an adapter of TinyLoRA's "
-            "numbers. Load it with PEFT; a checkpoint of PEFT's own TinyLoRA becomes one by "
-            '"tinylora import".'
+            'numbers. Load it with PEFT; "tinylora import" turns a checkpoint of PEFT\'s own '
+            "TinyLoRA into one."
         )
     if not os.path.isfile(path):
         if not hub.is_hub_id(name):
@@ -81,7 +84,17 @@ def read(source: str | Path) -> AdapterFile:
                 f"that holds {FILE_NAME}, a hub id, or an adapter's text ({TEXT_PREFIX}...)."
             )
         path = hub.download(name, FILE_NAME)
-    return _read_file(path)
+    return _with_finite_numbers(_read_file(path), str(path))
+
+
+def _with_finite_numbers(contents: AdapterFile, name: str) -> AdapterFile:
+    if not bool(torch.isfinite(contents.v).all()):
+        raise RequestError(
+            f"{name} holds a v with inf or nan, so the model would answer nothing: its training "
+            "diverged, or the file is damaged. Use an earlier adapter, or train with a smaller "
+            "rate."
+        )
+    return contents
 
 
 def _file(path: str | Path) -> Path:
@@ -135,8 +148,20 @@ def _encode(contents: AdapterFile, store: Store) -> bytes:
         "revision": contents.revision,
         "fingerprint": contents.fingerprint,
     }
-    settings = json.dumps(meta, sort_keys=True, separators=(",", ":"))
-    return save({"v": v}, {"tinylora": settings})
+    meta["checksum"] = _checksum(meta, v)
+    return save({"v": v}, {"tinylora": _json(meta)})
+
+
+def _json(meta: dict[str, Any]) -> str:
+    return json.dumps(meta, sort_keys=True, separators=(",", ":"))
+
+
+def _checksum(meta: dict[str, Any], v: Tensor) -> str:
+    """16 hex digits over the numbers, their precision and shape, and everything in the header."""
+    header = _json({name: value for name, value in meta.items() if name != "checksum"})
+    total = hashlib.sha256(f"{header} {v.dtype} {tuple(v.shape)} ".encode())
+    total.update(v.contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()[:16]
 
 
 def _decode(v: Tensor, settings: str, path: Path) -> AdapterFile:
@@ -147,9 +172,16 @@ def _decode(v: Tensor, settings: str, path: Path) -> AdapterFile:
                 f"{path} has format {meta['format']}, but this version reads format {FORMAT}. "
                 "Install a newer tinylora."
             )
+        config = _config(meta["config"], path)
+        if meta.get("checksum", "") not in ("", _checksum(meta, v)):
+            raise RequestError(
+                f"{path} is damaged or was edited: its checksum is {meta['checksum']}, but its "
+                f"numbers and settings have {_checksum(meta, v)}, so it may be another adapter "
+                "than was trained. Copy it again, or train again."
+            )
         return AdapterFile(
             v=v,
-            config=_config(meta["config"], path),
+            config=config,
             modules=meta["modules"],
             left_out=tuple(meta["left_out"]),
             base=meta["base"],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tinylora.adapter.hooks import AdaptedMap
+from tinylora.adapter.hooks import AdaptedLayer
 from tinylora.errors import RequestError
 
 
@@ -23,7 +23,7 @@ class FoldReport:
 
 
 @contextmanager
-def folded_into(maps: Sequence[AdaptedMap], v: Tensor) -> Iterator[FoldReport | None]:
+def folded_into(maps: Sequence[AdaptedLayer], v: Tensor) -> Iterator[FoldReport | None]:
     """Inside, every weight is W + B R A; afterwards it is what it was, bit for bit.
 
     Yields:
@@ -40,13 +40,13 @@ def folded_into(maps: Sequence[AdaptedMap], v: Tensor) -> Iterator[FoldReport | 
             item.linear.weight().copy_(weight)
 
 
-def is_foldable(model: nn.Module, maps: Sequence[AdaptedMap]) -> bool:
+def is_foldable(model: nn.Module, maps: Sequence[AdaptedLayer]) -> bool:
     """Whether folding is exact: every adapted weight is plain, unshared and at least fp32."""
     shared = shared_parameters(model)
     return not any(hindrance(item, shared) for item in maps)
 
 
-def check_foldable(model: nn.Module, maps: Sequence[AdaptedMap], allow_half: bool) -> None:
+def check_foldable(model: nn.Module, maps: Sequence[AdaptedLayer], allow_half: bool) -> None:
     """Refuse what cannot be folded, and half precision unless it is allowed.
 
     Raises:
@@ -61,7 +61,7 @@ def check_foldable(model: nn.Module, maps: Sequence[AdaptedMap], allow_half: boo
             )
 
 
-def hindrance(item: AdaptedMap, shared: set[nn.Parameter], allow_half: bool = False) -> str:
+def hindrance(item: AdaptedLayer, shared: set[nn.Parameter], allow_half: bool = False) -> str:
     """What keeps a map from being folded; "" where nothing does."""
     if not item.linear.is_plain:
         return f"a {type(item.linear.module).__name__}, whose weight is no plain matrix"
@@ -70,7 +70,7 @@ def hindrance(item: AdaptedMap, shared: set[nn.Parameter], allow_half: bool = Fa
     if item.is_half and not allow_half:
         return (
             f"{item.linear.weight().dtype}, which rounds most of a tiny update away "
-            "(folded(allow_half=True) does it all the same, and reports the loss)"
+            "(folded(allow_half=True) does it anyway, and reports the loss)"
         )
     return ""
 
@@ -80,7 +80,7 @@ def shared_parameters(model: nn.Module) -> set[nn.Parameter]:
     return {parameter for parameter, count in uses.items() if count > 1}
 
 
-def fold_report(maps: Sequence[AdaptedMap], saved: Sequence[Tensor], v: Tensor) -> FoldReport:
+def fold_report(maps: Sequence[AdaptedLayer], saved: Sequence[Tensor], v: Tensor) -> FoldReport:
     """Compare what the folded weights gained with what they should have gained."""
     wanted = kept = missed = 0.0
     for item, before in zip(maps, saved, strict=True):

@@ -30,7 +30,7 @@ class TrainedNumbers(nn.Parameter):
         return nn.Parameter, (self.data, False)
 
 
-class AdaptedMap:
+class AdaptedLayer:
     """One linear map with its frozen factors, and the hook that adds the update to its output."""
 
     def __init__(
@@ -128,7 +128,7 @@ class AdaptedMap:
 class FirstForward:
     """Checks at each forward pass, until one passes, that every hook was reached."""
 
-    def __init__(self, adapted: list[AdaptedMap], ancestor: nn.Module | None = None) -> None:
+    def __init__(self, adapted: list[AdaptedLayer], ancestor: nn.Module | None = None) -> None:
         self.adapted = adapted
         self.handle = None if ancestor is None else ancestor.register_forward_hook(self.check)
 
@@ -182,8 +182,8 @@ def without_beams(model: nn.Module) -> Iterator[None]:
             model.generate = generate
 
 
-def _inert() -> AdaptedMap:
-    copy = AdaptedMap.__new__(AdaptedMap)
+def _inert() -> AdaptedLayer:
+    copy = AdaptedLayer.__new__(AdaptedLayer)
     copy.active = None
     return copy
 

@@ -25,9 +25,10 @@ from tinylora.adapter.contents import smallest_store
 from tinylora.adapter.factors import linear_factors, projections
 from tinylora.adapter.fingerprint import identity, take
 from tinylora.adapter.fold import FoldReport, check_foldable, folded_into, is_foldable
+from tinylora.adapter.freedom import degrees_of_freedom
 from tinylora.adapter.hooks import (
     REGISTERED_NAME,
-    AdaptedMap,
+    AdaptedLayer,
     FirstForward,
     TrainedNumbers,
     without_autocast,
@@ -92,7 +93,7 @@ class TinyLora:
         config: AdapterConfig,
         groups: list[list[str]],
         left_out: list[str],
-        adapted: list[AdaptedMap],
+        adapted: list[AdaptedLayer],
         fingerprint: str,
     ) -> None:
         self.model = model
@@ -125,7 +126,12 @@ class TinyLora:
         return self.v.numel()
 
     @property
-    def maps(self) -> dict[str, AdaptedMap]:
+    def degrees_of_freedom(self) -> int:
+        """The rank of v -> all R: what the numbers can reach, however many they are."""
+        return degrees_of_freedom(self.modules_by_group, self.config)
+
+    @property
+    def maps(self) -> dict[str, AdaptedLayer]:
         """The adapted maps by name: their frozen factors, and R by `mix`."""
         return self._adapted
 
@@ -317,13 +323,13 @@ def _factors(linear: LinearMap, config: AdapterConfig) -> Factors:
 
 def _adapted_map(
     linear: LinearMap, factors: Factors, config: AdapterConfig, group: int
-) -> AdaptedMap:
+) -> AdaptedLayer:
     A, B = core.outer_factors(factors.U, factors.S, factors.V, scale=config.scale)
     S = factors.S if config.scale else torch.ones_like(factors.S)
     P = projections(linear.name, config)
     dtype = _dtype_of_v(linear)
     S, A, B, P = (part.to(A.device, dtype) for part in (S, A, B, P))
-    return AdaptedMap(linear, S, A, B, P, group)
+    return AdaptedLayer(linear, S, A, B, P, group)
 
 
 def _dtype_of_v(linear: LinearMap) -> torch.dtype:
@@ -336,7 +342,7 @@ def _check_bare(model: nn.Module) -> None:
     for module in model.modules():
         for hook in module._forward_hooks.values():
             item = getattr(hook, "__self__", None)
-            if isinstance(item, AdaptedMap) and item.active is not None:
+            if isinstance(item, AdaptedLayer) and item.active is not None:
                 raise RequestError(
                     f"An adapter is attached to {item.linear.name} already, and a second one "
                     "would add to it. Call detach() on the first, or serve several v on one model "

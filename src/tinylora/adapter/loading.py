@@ -1,17 +1,20 @@
 """Load an adapter onto a model, after checking that the model is the base it was trained on."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
 
 from tinylora.adapter import files, fingerprint
 from tinylora.adapter.layer import TinyLora, attach
+from tinylora.adapter.modules import linear_maps
+from tinylora.adapter.sharing import groups_of
 from tinylora.errors import RequestError
 
 RISK = (
-    "its numbers then act on other directions than those they were trained for, and no accuracy "
-    "measured before holds"
+    "it then acts on other singular vectors than it was trained on, so previously measured "
+    "accuracy no longer applies"
 )
 
 
@@ -20,8 +23,8 @@ def load(model: nn.Module, source: str | Path, *, force: bool = False) -> TinyLo
 
     Args:
         source: a file, a run folder, a hub id, or an adapter's text (`tl1:...`).
-        force: attach it to another base all the same, where v fits, with a warning: its numbers
-            then act on other directions than those they were trained for.
+        force: attach it to another base anyway, where v fits, with a warning: it then acts on
+            other singular vectors than it was trained on.
 
     Raises:
         RequestError: there is no adapter at `source`, or it was trained on another base or other
@@ -29,6 +32,7 @@ def load(model: nn.Module, source: str | Path, *, force: bool = False) -> TinyLo
     """
     contents = files.read(source)
     _check_base(model, contents, str(source), force)
+    _check_sizes(model, contents, str(source))
     adapter = attach(model, contents.config)
     try:
         _check_modules(adapter, contents, str(source), force)
@@ -63,39 +67,46 @@ def _check_base(model: nn.Module, contents: files.AdapterFile, name: str, force:
         _refuse(f"{name} was trained on other weights than this model's: {problem}", force)
 
 
+def _check_sizes(model: nn.Module, contents: files.AdapterFile, name: str) -> None:
+    """Before anything of these sizes is made: v has the shape that the settings give here."""
+    config = contents.config
+    maps = linear_maps(model, config.targets, config.layers)
+    kept = [linear.name for linear in maps if linear.name not in contents.left_out]
+    here = len(groups_of(kept, config)), config.u
+    if contents.v.shape != here:
+        raise RequestError(_misfit(name, contents, {"shape of v": (tuple(contents.v.shape), here)}))
+
+
 def _check_modules(adapter: TinyLora, contents: files.AdapterFile, name: str, force: bool) -> None:
-    differences = _differences(contents, adapter)
-    if differences:
-        _refuse(
-            f"{name} does not fit what its settings give on this model: {'; '.join(differences)}. "
-            "Its numbers would mean something else. Load the model that it was trained on"
-            f"{f', {contents.base}' if contents.base else ''}.",
-            force,
-            can_be_forced=contents.v.shape == adapter.v.shape,
-        )
-
-
-def _refuse(problem: str, force: bool, *, can_be_forced: bool = True) -> None:
-    if not can_be_forced:
-        raise RequestError(problem)
-    if not force:
-        raise RequestError(f"{problem} To load it all the same: force=True (--force); {RISK}.")
-    warnings.warn(f"{problem} It is loaded all the same; {RISK}.", stacklevel=4)
-
-
-def _differences(contents: files.AdapterFile, adapter: TinyLora) -> list[str]:
-    """In which ways the adapter of a file is not the one that its settings give here."""
     modules = files.modules_hash(adapter.modules_by_group)[: len(contents.modules)]
     pairs = {
-        "modules or groups": (
-            f"hash {contents.modules}",
-            f"hash {modules}",
-        ),
+        "modules or groups": (f"hash {contents.modules}", f"hash {modules}"),
         "modules left out": (", ".join(contents.left_out), ", ".join(adapter.left_out)),
-        "shape of v": (str(tuple(contents.v.shape)), str(tuple(adapter.v.shape))),
+        "shape of v": (tuple(contents.v.shape), tuple(adapter.v.shape)),
     }
-    return [
+    differing = {what: pair for what, pair in pairs.items() if pair[0] != pair[1]}
+    if "shape of v" in differing:
+        raise RequestError(_misfit(name, contents, differing))
+    if differing:
+        _refuse(_misfit(name, contents, differing), force)
+
+
+def _misfit(
+    name: str, contents: files.AdapterFile, differing: Mapping[str, tuple[object, object]]
+) -> str:
+    """In which ways the adapter of a file is not the one that its settings give here."""
+    said = "; ".join(
         f"other {what} (in the file: {there or 'none'}, here: {here or 'none'})"
-        for what, (there, here) in pairs.items()
-        if there != here
-    ]
+        for what, (there, here) in differing.items()
+    )
+    return (
+        f"{name} does not fit what its settings give on this model: {said}. "
+        "Its numbers would mean something else. Load the model that it was trained on"
+        f"{f', {contents.base}' if contents.base else ''}."
+    )
+
+
+def _refuse(problem: str, force: bool) -> None:
+    if not force:
+        raise RequestError(f"{problem} To load it anyway: force=True (--force); {RISK}.")
+    warnings.warn(f"{problem} It is loaded anyway; {RISK}.", stacklevel=4)

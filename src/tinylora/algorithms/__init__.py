@@ -6,8 +6,9 @@
 from tinylora.algorithms.es import SearchStep
 from tinylora.algorithms.grpo import GrpoStep
 from tinylora.algorithms.loop import Run, Step
+from tinylora.algorithms.npg import NpgStep
 from tinylora.algorithms.sft import SftStep
-from tinylora.settings import Algorithm, Grpo, Sft
+from tinylora.settings import Algorithm, Grpo, Npg, Sft
 
 
 def make_step(run: Run, settings: Algorithm) -> Step:
@@ -18,6 +19,8 @@ def make_step(run: Run, settings: Algorithm) -> Step:
     """
     if isinstance(settings, Grpo):
         return GrpoStep(run, settings)
+    if isinstance(settings, Npg):
+        return NpgStep(run, settings)
     if isinstance(settings, Sft):
         return SftStep(run, settings)
     return SearchStep(run, settings)

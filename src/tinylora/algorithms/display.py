@@ -14,6 +14,7 @@ SHOWN = {  # metric -> how the terminal shows it
     "zero_variance_share": "no variance {:.0%}",
     "v_norm": "|v| {:.3f}",
     "rollout_difference_mean": "rollout off by {:.1e}",
+    "snr": "SNR {:.1f}",
     "kl_rollout": "KL {:.1e}",
 }
 ETA_WINDOW = 20  # steps whose mean time predicts the rest

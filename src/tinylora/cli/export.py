@@ -108,7 +108,8 @@ def write(request: Request, base: "Base", adapter: "TinyLora") -> "Exported":
 
     source = request.adapter
     if request.to == "lora":
-        return export.to_lora(adapter, request.out, request.store, source=source)
+        prompts = sample_prompts(base)
+        return export.to_lora(adapter, request.out, request.store, prompts=prompts, source=source)
     if request.to == "gguf":
         return export.to_gguf(adapter, request.out, source=source)
     if request.to == "peft-tinylora":

@@ -102,6 +102,7 @@ def show_adapter(source: str, model: str | None) -> None:
     """Everything in the adapter, in words, and whether the base at hand is its base."""
     from tinylora.adapter import files, fingerprint
     from tinylora.adapter.contents import smallest_store
+    from tinylora.adapter.freedom import described_file
     from tinylora.adapter.text import encode
 
     held = files.read(source)
@@ -111,6 +112,7 @@ def show_adapter(source: str, model: str | None) -> None:
     print(
         f"An adapter of {num_groups * u} parameters: {num_groups} "
         f"group{'s' * (num_groups > 1)} of modules, u = {u}.",
+        f"Degrees of freedom: {described_file(held)}.",
         f"Precision: {held.v.dtype}, {held.v.numel() * held.v.element_size()} bytes of parameters.",
         f"Base model: {held.base or 'not recorded'}"
         + (f" at {held.revision}" * bool(held.revision)),

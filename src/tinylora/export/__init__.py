@@ -1,7 +1,8 @@
 """An adapter in other people's formats: each a folder that is whole or not there."""
 
+from tinylora.adapter.lora import LoraWriter
 from tinylora.export.gguf import to_gguf
-from tinylora.export.lora import LoraWriter, to_lora
+from tinylora.export.lora import to_lora
 from tinylora.export.merged import to_merged
 from tinylora.export.peft_tinylora import from_peft_tinylora, to_peft_tinylora
 

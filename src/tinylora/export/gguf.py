@@ -14,11 +14,11 @@ from torch import Tensor
 
 from tinylora.adapter import TinyLora
 from tinylora.adapter.fold import shared_parameters
-from tinylora.adapter.hooks import AdaptedMap
+from tinylora.adapter.hooks import AdaptedLayer
+from tinylora.adapter.lora import check_finite, product
 from tinylora.atomic import new_folder
 from tinylora.errors import RequestError
 from tinylora.export.card import Exported, Kind, write_card
-from tinylora.export.lora import check_finite, product
 
 if TYPE_CHECKING:
     import gguf
@@ -156,7 +156,7 @@ def _names(adapter: TinyLora, architecture: str) -> dict[str, str]:
     return {name: found for name, found in names.items() if found is not None}
 
 
-def _weight(item: AdaptedMap) -> Any:
+def _weight(item: AdaptedLayer) -> Any:
     return getattr(item.linear.module, "weight", None)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from tinylora.evaluate.tables import accuracy_text
 from tinylora.plotting import BLUE, GREEN, GREY, ORANGE, legend_below, panels, save_png, tidy
 from tinylora.policy import Policy
 from tinylora.run.prepare import Prepared, degrees_of_freedom
@@ -98,12 +99,6 @@ def _kind_rows(
             cells = [f"{x['share']:.0%}, {x['accuracy']:.0%} right" for x in (before, after)]
             rows.append((f"  {label}", cells[0], cells[1], _gain(before, after, "share")))
     return rows
-
-
-def accuracy_text(evaluation: Mapping[str, Any]) -> str:
-    """`25.4 % [21.8, 29.3]`: the accuracy and its 95 % interval."""
-    low, high = evaluation["interval"]
-    return f"{evaluation['accuracy']:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _gain(before: Mapping[str, float], after: Mapping[str, float], key: str) -> str:

@@ -6,8 +6,9 @@ from itertools import takewhile
 
 from rich.table import Table
 
+from tinylora.adapter.freedom import described, surplus
 from tinylora.adapter.modules import LinearMap
-from tinylora.adapter.sharing import assign_groups, module_types, table
+from tinylora.adapter.sharing import groups_of, module_types, table
 from tinylora.settings import AdapterConfig
 
 
@@ -23,20 +24,25 @@ def module_table(maps: Sequence[LinearMap], title: str) -> Table:
 
 
 def sharing_table(maps: Sequence[LinearMap], config: AdapterConfig) -> tuple[int, Table]:
-    """How many groups there are, and the table that shows who shares with whom."""
+    """How many groups there are, and the table that shows who shares with whom.
+
+    Its caption says how the numbers are spent, and warns where a group has more than a core.
+    """
     names = [linear.name for linear in maps]
-    groups = assign_groups(names, config.num_groups, config.sharing)
+    groups = groups_of(names, config)
     header, *rows = table(groups, config.u)
     prefix = common_prefix(names)
     title = f"{len(groups)} group{'s' * (len(groups) > 1)}, {config.sharing} (under {prefix})"
     shown = Table(*_without_numbers(header), title=title, title_justify="left")
+    shown.caption = "\n".join(filter(None, (described(groups, config), surplus(groups, config))))
+    shown.caption_justify = "left"
     for row in rows:
         shown.add_row(*(cell.removeprefix(f"{prefix}.") for cell in _without_numbers(row)))
     return len(groups), shown
 
 
 def _without_numbers(row: Sequence[str]) -> list[str]:
-    """u is the same for every group, and is shown elsewhere."""
+    """u is the same for every group, and is in the caption."""
     group, modules, _, first, last = row
     return [group, modules, first, last]
 

@@ -111,6 +111,43 @@ class Grpo(Adam, Sampled):
     )
 
 
+class Npg(Passes, Sampled):
+    """The natural policy gradient: steps in nats of the policy, and no learning rate."""
+
+    step_kl: float = Field(
+        default=0.1, gt=0, description="KL that a step may cost, in nats of a whole completion"
+    )
+    damping: float = Field(
+        default=0.05,
+        ge=0,
+        description="how much of the size of dW is added to the Fisher matrix, as a share of its "
+        "mean eigenvalue",
+    )
+    momentum: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="what a step keeps of the earlier steps' gradient and Fisher matrix",
+    )
+    snr: Annotated[float | None, OrNone] = Field(
+        default=None,
+        gt=0,
+        description="sample more for a step until its signal-to-noise ratio is this (none: never)",
+    )
+    max_draws: int = Field(
+        default=4, ge=2, description="with snr: how many times a step samples, at most"
+    )
+
+    @model_validator(mode="after")
+    def _draws_by_signal(self) -> Self:
+        if "max_draws" in self.model_fields_set and self.snr is None:
+            raise ValueError(
+                f"max_draws = {self.max_draws} without snr, so every step samples once. Set snr, "
+                "or leave max_draws out."
+            )
+        return self
+
+
 class Sft(Adam):
     """Supervised fine-tuning on solutions."""
 
@@ -151,9 +188,10 @@ class RandomSearch(Search):
     """The best of many draws: a control for every optimiser."""
 
 
-Algorithm = Grpo | Sft | CmaEs | RandomSearch
+Algorithm = Grpo | Npg | Sft | CmaEs | RandomSearch
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "grpo": Grpo,
+    "npg": Npg,
     "sft": Sft,
     "cma-es": CmaEs,
     "random-search": RandomSearch,

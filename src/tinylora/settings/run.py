@@ -20,7 +20,7 @@ class RunSettings(Settings):
     method: Literal["tinylora", "lora", "lora-xs", "vera", "bias-only", "full"] = Field(
         default="tinylora", description="what is trained"
     )
-    algorithm: Literal["grpo", "sft", "cma-es", "random-search"] = Field(
+    algorithm: Literal["grpo", "npg", "sft", "cma-es", "random-search"] = Field(
         default="grpo",
         description="how it is trained: by rewards, on reference solutions, or without gradients",
     )
