@@ -224,7 +224,7 @@ def test_inspect_shows_the_maps_of_a_model(
 def test_inspect_shows_what_the_default_adapts_in_another_kind_of_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """GPT-2 has none of the seven maps; Phi-3 has two of them."""
+    """GPT-2 has none of the seven layers of a Llama block; Phi-3 has two of them."""
     gpt2 = GPT2Config(vocab_size=10, n_embd=8, n_layer=1, n_head=2, n_positions=8)
     phi3 = Phi3Config(
         vocab_size=10,
@@ -242,8 +242,8 @@ def test_inspect_shows_what_the_default_adapts_in_another_kind_of_model(
         folder = tmp_path / config.model_type
         config.save_pretrained(folder)
         assert main(["inspect", str(folder)]) == 0
-        printed = capsys.readouterr().out
-        assert "4 linear layers matched" in " ".join(printed.split())  # lm_head is not one
+        printed = " ".join(capsys.readouterr().out.split())
+        assert "4 linear layers matched" in printed  # lm_head is not one
         assert "4 numbers: u = 1 in 4 groups of 1 module; 4 degrees of freedom" in printed
         assert main(["inspect", str(folder), "--targets", targets]) == 0
         assert "4 linear layers matched" in " ".join(capsys.readouterr().out.split())
@@ -332,7 +332,7 @@ def test_inspect_shows_leading_singular_values_and_gaps(
     tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["inspect", str(tiny_folder), "--rank=3"]) == 0
-    row = next(r for r in capsys.readouterr().out.splitlines() if "1.mlp.up_proj" in r)
+    row = [r for r in capsys.readouterr().out.splitlines() if "1.mlp.up_proj" in r][-1]
     weight = load_model(str(tiny_folder), device="cpu").model.model.layers[1].mlp.up_proj.weight
     s = torch.linalg.svdvals(weight.detach().double()).tolist()
     cells = [cell.split() for cell in row.split("│")[2:6]]

@@ -106,7 +106,7 @@ def test_a_loaded_model_is_not_quantised_behind_its_owners_back(tiny_folder: Pat
     model = load_model(str(tiny_folder), "fp32", "cpu").model
     with pytest.raises(
         RequestError,
-        match="quantize = int8 cannot be applied to a LlamaForCausalLM that is already",
+        match="quantize = int8 cannot be applied to a LlamaForCausalLM that is",
     ):
         train(TrainConfig(quantize="int8"), model=model)
 

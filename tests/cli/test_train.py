@@ -105,7 +105,7 @@ def test_flags_come_before_the_recipe(
     assert main(["train", str(recipe), *small, "--u=2", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "steps: 7\n" in printed
-    assert "Trains 8 numbers: 32 bytes in fp32." in printed
+    assert "Trains 8 parameters: 32 bytes in fp32." in printed
 
 
 def test_a_dry_run_shows_everything_and_writes_nothing(
@@ -119,7 +119,7 @@ def test_a_dry_run_shows_everything_and_writes_nothing(
     assert "14 modules of" in printed
     assert "model.layers.*.mlp.down_proj" in printed
     assert "5 groups, tiled" in printed
-    assert "Trains 5 numbers: 10 bytes in bf16." in printed
+    assert "Trains 5 parameters: 10 bytes in bf16." in printed
     assert "weights (fp32)" in printed
     assert "of N processes" not in printed
     assert not folder.exists()
@@ -148,7 +148,7 @@ def test_identity_projections_without_sharing_are_lora_xs(
 ) -> None:
     options = ["--projection=identity", "--u=4", "--num-groups=none"]
     assert main(["train", *small, *options, "--dry-run"]) == 0
-    assert "Trains 56 numbers" in capsys.readouterr().out  # 14 modules, 2 x 2 each
+    assert "Trains 56 parameters" in capsys.readouterr().out  # 14 modules, 2 x 2 each
 
 
 def test_an_interrupted_run_says_how_to_go_on(

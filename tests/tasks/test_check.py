@@ -115,7 +115,7 @@ def test_the_verb_says_that_there_was_no_right_answer_to_try(
     )
     assert main(["check-rewards", f"{path}:make"]) == 1
     said = capsys.readouterr().err
-    assert "The train and the test problems of task blank bring no right answer to try" in said
+    assert "The train and the test problems of task blank have no reference answers" in said
 
 
 def test_the_verb_refuses_what_is_no_task(capsys: pytest.CaptureFixture[str]) -> None:

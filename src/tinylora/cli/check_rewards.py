@@ -52,27 +52,27 @@ def run(argv: Sequence[str]) -> None:
     from tinylora.tasks import load_task
     from tinylora.tasks.check import check
 
-    task, console = load_task(options.task, settings), Console()
+    task = load_task(options.task, settings)
     splits = {"train": task.train, "test": task.test}
     found = {
         name: check(task, split[: options.problems]) for name, split in splits.items() if len(split)
     }
     for note in task.notes:
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
+        print(note)
     for name, checked in found.items():
         for finding in checked.findings[:SHOWN]:
-            console.print(_sentence(name, finding), soft_wrap=True, highlight=False, markup=False)
-    console.print(table(task.name, found))
+            print(_sentence(name, finding))
+    Console().print(table(task.name, found))
     broken = [name for name, checked in found.items() if not checked.is_gradable]
     if broken and all(found[name].has_no_answers for name in broken):
         raise TinyLoraError(
-            f"The {' and the '.join(broken)} problems of task {task.name} bring no right answer to "
-            "try, so nothing shows that one would score 1. Check data that has accepted answers."
+            f"The {' and the '.join(broken)} problems of task {task.name} have no reference "
+            "answers, so the grader could not be tested on a correct one. Use data that has some."
         )
     if broken:
         raise TinyLoraError(
             f"The {' and the '.join(broken)} problems of task {task.name} cannot be graded as they "
-            "are: see the table. Mend the gold answers, or the grader, before you train on them."
+            "are: see the table. Fix the gold answers or the grader before you train on them."
         )
 
 

@@ -35,7 +35,7 @@ def show(config: TrainConfig, resume: bool) -> None:
     check_folder(folder, flatten(config), resume)
     num_trainable = METHODS[config.method].count(maps, config.adapter)
     console = Console()
-    console.print(settings_yaml(config), soft_wrap=True, highlight=False, markup=False)
+    print(settings_yaml(config))
     console.print(module_table(maps, f"{len(maps)} modules of {config.model} matched"))
     if config.has_factors:
         console.print(sharing_table(maps, config.adapter)[1])
@@ -45,8 +45,9 @@ def show(config: TrainConfig, resume: bool) -> None:
     memory = estimate(model, maps, config, num_trainable, longest, budget)
     console.print(memory_table(memory, config))
     for note in task.notes:
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
-    console.print(
-        f"Trains {num_trainable} numbers: {num_trainable * DTYPES[config.store].itemsize} bytes in "
-        f"{config.store}. Nothing was trained (--dry-run)."
+        print(note)
+    num_bytes = num_trainable * DTYPES[config.store].itemsize
+    print(
+        f"Trains {num_trainable} parameters: {num_bytes} bytes in {config.store}. Nothing was "
+        "trained (--dry-run)."
     )

@@ -80,8 +80,6 @@ gguf for llama.cpp, and peft-tinylora for PEFT's own TinyLoRA.""",
 def run(argv: Sequence[str]) -> None:
     """Run the verb."""
     request = Request(**VERB.given(argv))
-    from rich.console import Console
-
     from tinylora.adapter import load
     from tinylora.atomic import check_free
 
@@ -89,9 +87,7 @@ def run(argv: Sequence[str]) -> None:
     base = find_base(request)
     adapter = load(base.model, request.adapter, force=request.force)
     exported = write(request, base, adapter)
-    lines = [f"{request.out}: {exported.num_bytes:,} bytes of weights.", *exported.notes]
-    for line in lines:
-        Console().print(line, soft_wrap=True, highlight=False, markup=False)
+    print(f"{request.out}: {exported.num_bytes:,} bytes of weights.", *exported.notes, sep="\n")
 
 
 def find_base(request: Request) -> "Base":

@@ -48,8 +48,6 @@ def run(argv: Sequence[str]) -> None:
     request = Request(**VERB.given(argv))
     if Path(request.out).exists():
         raise RequestError(f"{request.out} exists already. Name a file that does not exist yet.")
-    from rich.console import Console
-
     from tinylora.cli.quiet import quieten
     from tinylora.export.peft_tinylora import from_peft_tinylora, read_settings
     from tinylora.models import load_model
@@ -60,16 +58,15 @@ def run(argv: Sequence[str]) -> None:
     imported = from_peft_tinylora(base.model, request.folder)
     adapter = imported.adapter
     num_bytes = adapter.save(request.out, request.store)
-    lines = [
+    print(
         f"{request.out}: {adapter.num_trainable} parameters, {num_bytes:,} bytes.",
         f"The checkpoint has {imported.num_before} trained parameters; here each of the "
         f"{len(adapter.maps)} modules has the {adapter.config.u} of its core.",
         f"At most {imported.residual:.1g} of a module's update could not be expressed.",
         f"Storing the parameters in {request.store} changes them by "
         f"{adapter.rounding(request.store).relative:.1g} of their size.",
-    ]
-    for line in lines:
-        Console().print(line, soft_wrap=True, highlight=False, markup=False)
+        sep="\n",
+    )
 
 
 def base_name(request: Request, settings: dict[str, object]) -> str:

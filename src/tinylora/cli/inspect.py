@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tinylora.adapter.files import AdapterFile
-    from tinylora.adapter.modules import LinearMap
 
 MANY_WEIGHTS = 10**9
 
@@ -101,8 +100,6 @@ def show_model_or_hub_adapter(request: Request, config: AdapterConfig) -> None:
 
 def show_adapter(source: str, model: str | None) -> None:
     """Everything in the adapter, in words, and whether the base at hand is its base."""
-    from rich.console import Console
-
     from tinylora.adapter import files, fingerprint
     from tinylora.adapter.contents import smallest_store
     from tinylora.adapter.freedom import described_file
@@ -112,7 +109,7 @@ def show_adapter(source: str, model: str | None) -> None:
     num_groups, u = held.v.shape
     settings = ", ".join(f"{name} = {value}" for name, value in held.config.model_dump().items())
     left_out = ", ".join(held.left_out) or "none"
-    lines = [
+    print(
         f"An adapter of {num_groups * u} parameters: {num_groups} "
         f"group{'s' * (num_groups > 1)} of modules, u = {u}.",
         f"Degrees of freedom: {described_file(held)}.",
@@ -127,9 +124,8 @@ def show_adapter(source: str, model: str | None) -> None:
         f"|v| = {float(held.v.float().norm()):.6g}",
         *(f"v[{i}] = {_numbers(row.float().tolist())}" for i, row in enumerate(held.v)),
         f"As one line: {encode(held, smallest_store(held.v))}",
-    ]
-    for line in lines:
-        Console().print(line, soft_wrap=True, highlight=False, markup=False)
+        sep="\n",
+    )
 
 
 def base_at_hand(held: "AdapterFile", model: str | None) -> str:
@@ -178,25 +174,15 @@ def show_model(request: Request, config: AdapterConfig) -> None:
             f"--model {request.model} names the base that an adapter is checked against, but "
             f"{request.what} is a model itself. Leave --model out."
         )
-    note = None
-    try:
-        config = resolved(config, model)
-        maps = linear_maps(model, config.targets, config.layers)
-    except RequestError:
-        present = every_linear_layer(model)
-        if "targets" in config.model_fields_set or not present:
-            raise
-        maps, note = present, _other_targets(present)
+    config = resolved(config, model)
+    maps = linear_maps(model, config.targets, config.layers)
     num_weights = sum(parameter.numel() for parameter in model.parameters())
     title = f"{request.what}: {type(model).__name__}, {num_weights:,} parameters"
     console = Console()
     console.print(module_table(maps, f"{title}; {len(maps)} linear layers matched"))
-    if note is not None:
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
-        return
     num_groups, sharing = sharing_table(maps, config)
     console.print(sharing)
-    console.print(
+    print(
         f"With u parameters in each group, {num_groups} x u are trained; without sharing, "
         f"{len(maps)} x u."
     )
@@ -214,34 +200,12 @@ def show_spectrum(
     if request.spectrum == "no":
         return
     if request.spectrum == "auto" and not is_here(request.what):
-        console.print("Singular values are shown only where the weights are on this machine.")
+        print("Singular values are shown only where the weights are on this machine.")
     elif request.spectrum == "auto" and num_weights > MANY_WEIGHTS:
-        console.print("Singular values of a model of this size take minutes: --spectrum yes")
+        print("Singular values of a model of this size take minutes: --spectrum yes")
     else:
         maps = linear_maps(mapped_model(request.what), config.targets, config.layers)
         console.print(spectrum_table(maps, config, console))
-
-
-def every_linear_layer(model: Any) -> "list[LinearMap]":
-    """The linear layers of a model, whatever they are called."""
-    from tinylora.adapter.modules import linear_maps
-
-    leaves = {name for name, module in model.named_modules() if not list(module.children())}
-    found: list[LinearMap] = []
-    for target in sorted({name.rpartition(".")[2] for name in leaves}):
-        with suppress(RequestError):  # it is not a linear layer
-            found += linear_maps(model, (target,))
-    places = {name: place for place, (name, _) in enumerate(model.named_modules())}
-    return sorted(found, key=lambda linear: places[linear.name])
-
-
-def _other_targets(maps: "Sequence[LinearMap]") -> str:
-    """What to adapt where the seven linear layers of a Llama block are not there."""
-    inside = [linear.name.rpartition(".")[2] for linear in maps if linear.layer is not None]
-    return (
-        "The default targets, the seven linear layers of a Llama block, are not all there. To "
-        f"adapt the layers inside the blocks: --targets {','.join(dict.fromkeys(inside))}"
-    )
 
 
 def _numbers(values: list[float]) -> str:

@@ -1,4 +1,4 @@
-"""What an SVD of each map keeps, and how well it is defined: a table for `tinylora inspect`."""
+"""What an SVD of each linear layer keeps, and how well it is defined, for `tinylora inspect`."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -17,7 +17,7 @@ MANY_MAPS = 50  # from which on progress is shown
 
 
 def spectrum_table(maps: Sequence[LinearMap], config: AdapterConfig, console: Console) -> Table:
-    """One row for each map: the kept singular values, the next one, and the gaps between them.
+    """One row for each linear layer: the kept singular values, the next one, and their gaps.
 
     The factors come from the cache of factors, or go there: an adapter attached later finds them.
     """
@@ -29,9 +29,8 @@ def spectrum_table(maps: Sequence[LinearMap], config: AdapterConfig, console: Co
         factors = linear_factors(linear, config)
         table.add_row(linear.name.removeprefix(f"{prefix}."), *_cells(factors))
     table.caption = (
-        "gaps: between the kept values, relative; edge: from the last kept to the next. Under "
-        f"{NEAR_EQUAL:g}, kept vectors are rotated by a rule, and at the edge the module is left "
-        "out."
+        "gaps: relative, between the kept values; edge: from the last kept to the next. Below "
+        f"{NEAR_EQUAL:g}, kept vectors are rotated by a rule; at the edge, the module is left out."
     )
     table.caption_justify = "left"
     return table

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from tinylora.adapter import load
 from tinylora.adapter.files import read
 from tinylora.adapter.fingerprint import quantization
@@ -41,7 +39,7 @@ def measure(config: EvalConfig) -> dict[str, Any]:
         )
     task = load_task(config.task, config)
     for note in task.notes:
-        Console().print(note, soft_wrap=True, highlight=False, markup=False)
+        print(note)
     base = load_base(config.model, config.adapters, config.dtype, config.device, config.quantize)
     exam = make_exam(base, task, config)
     bare = exam.both(TransformersEngine(UntrainedPolicy(base.model))) if config.controls else None

@@ -50,7 +50,7 @@ class EvalConfig(TaskConfig):
     max_new_tokens: Annotated[int | None, OrNone] = Field(
         default=None,
         ge=1,
-        description="completion budget in tokens (none: the run's or the task's)",
+        description="completion budget in tokens (none: the run's or task's)",
     )
     seed: int = Field(default=0, ge=0, description="of the samples and of the random controls")
     controls: bool = Field(
