@@ -187,7 +187,8 @@ class NpgStep:
             new_N = torch.cat([one.draw.sums(logprobs(run, one.draw)) for one in seen])
             return natural.measured(new_N - sums_N, advantages_N, weights_N)
 
-        taken = natural.line_search(measure, step_kl) if step.any() else natural.REST
+        can_gain = bool(step.any() and advantages_N.any())  # momentum alone is never taken
+        taken = natural.line_search(measure, step_kl) if can_gain else natural.REST
         if taken.scale == 0:
             self.adapter.set_values(start)
         return taken
