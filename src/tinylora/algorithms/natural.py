@@ -89,7 +89,8 @@ def whitening(metric: Tensor) -> Tensor:
     """
     eigenvalues, vectors = torch.linalg.eigh(metric.double())
     is_kept = eigenvalues > RANK_TOLERANCE * eigenvalues.max()
-    return vectors[:, is_kept] / eigenvalues[is_kept].sqrt()
+    basis: Tensor = vectors[:, is_kept] / eigenvalues[is_kept].sqrt()
+    return basis
 
 
 def estimate(scores_N: Tensor, advantages_N: Tensor, weights_N: Tensor) -> Estimate:
@@ -120,7 +121,9 @@ def damped_inverse(fisher: Tensor, damping: float) -> Tensor:
     written, and directions of which the samples say nothing get steps by the size of dW.
     """
     identity = torch.eye(len(fisher), dtype=fisher.dtype)
-    return torch.linalg.pinv(fisher + damping * fisher.diagonal().mean() * identity, hermitian=True)
+    damped = fisher + damping * fisher.diagonal().mean() * identity
+    inverse: Tensor = torch.linalg.pinv(damped, hermitian=True)
+    return inverse
 
 
 def step_of(gradient: Tensor, inverse: Tensor, step_kl: float) -> Tensor:
