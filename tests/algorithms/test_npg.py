@@ -155,6 +155,15 @@ def test_equal_rewards_leave_v_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (metrics["snr"], metrics["step_kl"]) == (0, 0)
 
 
+def test_lora_xs_takes_natural_steps() -> None:
+    config = TrainConfig(algorithm="npg", method="lora-xs", rank=2, steps=1, prompts_per_step=4)
+    run = new_run(config)
+    metrics, _ = make_step(run, config.learning)(0)
+    assert run.policy.num_trainable == 14 * 4
+    assert run.policy.state_dict()["v"].any()
+    assert 0 < metrics["step_kl_measured"] <= 0.2
+
+
 def test_precision_rounds_what_is_measured(tmp_path: Path) -> None:
     v, _, _ = train(tmp_path, precision="bf16", steps=2)
     assert v.any()

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,15 @@ SETTINGS = {
 }
 
 
+NPG = {
+    "algorithm": "npg",
+    **{k: v for k, v in SETTINGS.items() if k not in ("learning-rate", "normalizer", "steps")},
+    "steps": "3",
+    "snr": "1e9",
+    "max-draws": "2",
+}
+
+
 def torchrun(num_processes: int) -> list[str]:
     """The launcher, at a port of its own."""
     with socket.socket() as free:
@@ -45,14 +55,19 @@ def torchrun(num_processes: int) -> list[str]:
 
 
 def launch(
-    output: Path, model: Path, task: str, num_processes: int, *more: str
+    output: Path,
+    model: Path,
+    task: str,
+    num_processes: int,
+    *more: str,
+    settings: Mapping[str, str] = SETTINGS,
 ) -> subprocess.Popen[str]:
     """A run, as torchrun starts it where there is more than one process."""
     command = [
         sys.executable,
         *(torchrun(num_processes) if num_processes > 1 else []),
         *("-m", "tinylora", "train", f"--output={output}", f"--model={model}", f"--task={task}"),
-        *(f"--{name}={value}" for name, value in SETTINGS.items()),
+        *(f"--{name}={value}" for name, value in settings.items()),
         *more,
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -110,6 +125,18 @@ def test_two_processes_that_split_the_weights_learn_what_one_learns(
         json.loads((folder / "summary.json").read_text()) for folder in (alone, tmp_path / "two")
     ]
     assert summaries[0]["evaluations"] == summaries[1]["evaluations"]
+
+
+@pytest.mark.parametrize("more", [(), ("--fsdp=true",)])
+def test_two_processes_take_the_natural_steps_of_one(
+    tiny_folder: Path, task_name: str, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    for name, num_processes, extra in (("one", 1, ()), ("two", 2, more)):
+        place = tmp_path / name
+        finish(launch(place, tiny_folder, task_name, num_processes, *extra, settings=NPG))
+    one, two = (v_of(tmp_path / name) for name in ("one", "two"))
+    assert bool(one.any())
+    assert torch.allclose(one, two, atol=1e-6)
 
 
 def test_a_rank_holds_its_part_of_the_blocks_and_computes_with_all_of_them(tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def whitening(metric: Tensor) -> Tensor:
     """
     eigenvalues, vectors = torch.linalg.eigh(metric.double())
     is_kept = eigenvalues > RANK_TOLERANCE * eigenvalues.max()
-    whitening: Tensor = vectors[:, is_kept] / eigenvalues[is_kept].sqrt()
-    return whitening
+    basis: Tensor = vectors[:, is_kept] / eigenvalues[is_kept].sqrt()
+    return basis
 
 
 def estimate(scores_N: Tensor, advantages_N: Tensor, weights_N: Tensor) -> Estimate:

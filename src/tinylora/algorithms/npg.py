@@ -27,16 +27,18 @@ from tinylora.algorithms import natural
 from tinylora.algorithms.batching import (
     Row,
     Sample,
+    best_samples_per_row,
     check_model,
     collate,
     completion_logprobs,
+    micro_batches,
     pack,
     split_among_processes,
 )
 from tinylora.algorithms.log import PhaseClock
 from tinylora.algorithms.loop import Run, Samples
 from tinylora.algorithms.losses import kl_k3
-from tinylora.algorithms.optimizer import round_to
+from tinylora.algorithms.optimizer import round_to, schedule_factor
 from tinylora.algorithms.recompute import recomputing
 from tinylora.algorithms.rollouts import Rollouts, roll_out, rollout_metrics, sample_records
 from tinylora.algorithms.served import check_served
@@ -50,13 +52,14 @@ MOST_PARAMETERS = 4096  # F is n x n in float64: 128 MiB, and its inverse some t
 
 @dataclass(frozen=True)
 class Draw:
-    """Completions as rows to run, one completion each.
+    """Completions as rows to run.
 
     With several processes, the rows are this one's share, and the counts are of all.
     """
 
     rollouts: Rollouts
-    rows: list[list[Row]]  # one list a micro-batch
+    rows: list[list[Row]]  # one completion each, one list a micro-batch
+    shared_rows: list[list[Row]]  # the same for forward passes, where completions share prompts
     lengths_N: Tensor  # tokens of each completion
     places: dict[int, int]  # a row's first token -> its completion
 
@@ -117,7 +120,9 @@ class NpgStep:
         run, clock = self.run, PhaseClock()
         draws = self.draw(number, clock)
         with clock("learn"):
-            learned = self.learn(draws)
+            progress = number / run.num_steps
+            step_kl = self.settings.step_kl * schedule_factor(self.settings.schedule, progress)
+            learned = self.learn(draws, step_kl)
         rollouts = joined([scored.draw.rollouts for scored in draws])
         metrics = {
             **rollout_metrics(rollouts, run.task),
@@ -148,10 +153,10 @@ class NpgStep:
             if natural.signal_to_noise(found, inverse) >= settings.snr:
                 return draws
 
-    def learn(self, draws: Sequence[Scored]) -> dict[str, float]:
+    def learn(self, draws: Sequence[Scored], step_kl: float) -> dict[str, float]:
         """`num_iterations` steps from the same completions, each with its share of `step_kl`."""
         settings, seen = self.settings, list(draws)
-        step_kl = settings.step_kl / settings.num_iterations
+        step_kl /= settings.num_iterations
         totals = {"step_kl": 0.0, "step_kl_measured": 0.0, "step_gain": 0.0}
         for iteration in range(settings.num_iterations):
             if iteration > 0:
@@ -182,7 +187,8 @@ class NpgStep:
             new_N = torch.cat([one.draw.sums(logprobs(run, one.draw)) for one in seen])
             return natural.measured(new_N - sums_N, advantages_N, weights_N)
 
-        taken = natural.line_search(measure, step_kl) if step.any() else natural.REST
+        can_gain = bool(step.any() and advantages_N.any())  # momentum alone is never taken
+        taken = natural.line_search(measure, step_kl) if can_gain else natural.REST
         if taken.scale == 0:
             self.adapter.set_values(start)
         return taken
@@ -315,8 +321,7 @@ def logprobs(run: Run, draw: Draw) -> Tensor:
     model = run.policy.model
     logprobs_T = torch.zeros(int(draw.lengths_N.sum()), dtype=torch.float64)
     with in_step(model):
-        for rows in draw.rows:
-            part = collate(rows, model.device, model.dtype)
+        for part in micro_batches(draw.shared_rows, model):
             found_T = completion_logprobs(model, part, run.sampling.temperature)
             logprobs_T[part.tokens.cpu()] = found_T.double().cpu()
     add_up(model, logprobs_T)
@@ -332,17 +337,18 @@ def add_up(model: Any, *tensors: Tensor) -> None:
 
 
 def draw_of(rollouts: Rollouts, model: Any, max_tokens: int | None) -> Draw:
-    """The completions as rows, one in each, shared out among the processes and cut."""
-    prompts = [prompt for prompt in rollouts.prompts_P for _ in rollouts.completions_P_G[0]]
-    completions = rollouts.completions
+    """The completions as rows, shared out among the processes and cut into micro-batches."""
     samples = [
-        Sample(i, prompt, completion.token_ids)
-        for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
+        Sample(p, prompt, completion.token_ids)
+        for p, prompt in enumerate(rollouts.prompts_P)
+        for completion in rollouts.completions_P_G[p]
     ]
-    rows = pack(samples, 1)  # in the order of the completions
-    lengths_N = torch.tensor([len(completion.token_ids) for completion in completions])
-    places = {row.first_tokens[0]: i for i, row in enumerate(rows)}
-    return Draw(rollouts, split_among_processes(rows, model, max_tokens), lengths_N, places)
+    alone = pack(samples, 1)  # in the order of the completions
+    shared = pack(samples, best_samples_per_row(model, samples))
+    cuts = (split_among_processes(rows, model, max_tokens) for rows in (alone, shared))
+    lengths_N = torch.tensor([len(sample.completion) for sample in samples])
+    places = {row.first_tokens[0]: i for i, row in enumerate(alone)}
+    return Draw(rollouts, *cuts, lengths_N, places)
 
 
 def joined(parts: Sequence[Rollouts]) -> Rollouts:

@@ -22,13 +22,19 @@ def learning_rate_at(step: int, num_steps: int, settings: Adam) -> float:
     warmup = settings.warmup_steps
     if step < warmup:
         return settings.rate * (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1, num_steps - warmup)
+    return settings.rate * schedule_factor(
+        settings.schedule, (step - warmup) / max(1, num_steps - warmup)
+    )
+
+
+def schedule_factor(schedule: str, progress: float) -> float:
+    """The step size at `progress` (0 to 1) of a run, as a share of the first."""
     factors = {
         "constant": 1.0,
         "linear": 1 - progress,
         "cosine": 0.5 * (1 + math.cos(math.pi * progress)),
     }
-    return settings.rate * factors[settings.schedule]
+    return factors[schedule]
 
 
 def step_clipped(

@@ -39,7 +39,15 @@ class Passes(Batch):
     )
 
 
-class Adam(Passes):
+class Scheduled(Settings):
+    """Steps whose size falls over the run."""
+
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        default="cosine", description="how the step size (learning_rate, step_kl) falls over a run"
+    )
+
+
+class Adam(Passes, Scheduled):
     """Steps by Adam."""
 
     learning_rate: Annotated[float | None, OrNone] = Field(
@@ -50,9 +58,6 @@ class Adam(Passes):
     )
     warmup_steps: int = Field(
         default=5, ge=0, description="steps over which the learning rate rises from zero"
-    )
-    schedule: Literal["constant", "cosine", "linear"] = Field(
-        default="cosine", description="how the learning rate falls after the warm-up"
     )
     adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="Adam's decay of the mean")
     adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="Adam's decay of the square")
@@ -111,7 +116,7 @@ class Grpo(Adam, Sampled):
     )
 
 
-class Npg(Passes, Sampled):
+class Npg(Passes, Sampled, Scheduled):
     """The natural policy gradient: steps in nats of the policy, and no learning rate."""
 
     step_kl: float = Field(
