@@ -301,7 +301,7 @@ def test_inspect_says_whether_the_base_at_hand_is_the_adapters(
     for options, answer in (
         ([], "tiny is not on this machine under that name; name it by --model"),
         ([f"--model={tiny_folder}"], f"{tiny_folder} is the base it was trained on"),
-        (["--model=pocket"], "pocket differs: the embeddings, linear maps and norms or biases"),
+        (["--model=pocket"], "pocket differs: the embeddings, linear layers and norms or biases"),
     ):
         assert main(["inspect", str(finished_run), *options]) == 0
         assert f"The base at hand: {answer}" in capsys.readouterr().out

@@ -72,8 +72,8 @@ def settle_names(adapter: TinyLora, folder: Path, prompts: Sequence[Sequence[int
     found = answer.cause or f"its logits differ by {answer.difference:.2g} (root mean square)"
     raise RequestError(
         f"Stock PEFT does not answer as this adapter does on a {type(model).__name__}: {found}, "
-        f"and the adapter changes them by {effect:.2g}. Serve the adapter itself, or export the merged "
-        "model (--to merged)."
+        f"and the adapter changes them by {effect:.2g}. Serve the adapter itself, or export the "
+        "merged model (--to merged)."
     )
 
 
