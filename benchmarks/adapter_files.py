@@ -88,7 +88,7 @@ def measure(part: str, folder: Path) -> dict[str, Any]:
     base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.bfloat16)
     sum(float(p.float().sum()) for p in base.parameters())  # every page is in memory
     calls: dict[str, Callable[[], Any]] = {
-        "ours attach": lambda: attach(base, AdapterConfig(u=13)),
+        "ours attach": lambda: attach(base, AdapterConfig(u=13, num_groups=1)),
         "ours load, cold": lambda: load(base, folder / "ours"),
         "ours load, warm": lambda: load(base, folder / "ours"),
         "peft attach": lambda: _peft(base),

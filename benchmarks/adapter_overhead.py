@@ -80,7 +80,7 @@ def _passes(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         models = [_model(config, dtype) for _ in NAMES]
-        adapter = attach(models[1], AdapterConfig(u=13))
+        adapter = attach(models[1], AdapterConfig(u=13, num_groups=1))
         settings = peft.TinyLoraConfig(
             r=2, u=13, weight_tying=1.0, target_modules=list(SEVEN_MAPS), init_weights="uniform"
         )

@@ -69,7 +69,7 @@ def main() -> None:
 def our_ways(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]], int]:
     """The base model, and per_row with each number of adapters."""
     model = make_model(options)
-    adapter = attach(model, AdapterConfig(u=13))
+    adapter = attach(model, AdapterConfig(u=13, num_groups=1))
     prompts = make_prompts(options, model.config.vocab_size)
     generator = torch.Generator().manual_seed(0)
     numbers = 0.01 * torch.randn(max(COUNTS), *adapter.v.shape, generator=generator)

@@ -175,7 +175,7 @@ def writing_lora(model: Any, folder: Path) -> Update:
 
 def publishing(model: Any, folder: Path) -> Update:
     server = Colocated(str(folder), "float32", rank=2, targets=SEVEN_MAPS, cache_gib=0.25)
-    adapter = attach(model, AdapterConfig(u=13, rank=2))
+    adapter = attach(model, AdapterConfig(u=13, num_groups=1))
     engine = LoraEngine(TinyLoraPolicy(adapter), server, version_folder(None), count())
 
     def change() -> None:

@@ -59,7 +59,9 @@ def main() -> None:
 def measure(model: Any, options: argparse.Namespace, layers: str) -> None:
     """Steps with an adapter on a band of layers, beside the rate of products just then."""
     device, dtype = model.device, model.dtype
-    policy = TinyLoraPolicy(attach(model, AdapterConfig(u=13, basis="random", layers=layers)))
+    policy = TinyLoraPolicy(
+        attach(model, AdapterConfig(u=13, num_groups=1, basis="random", layers=layers))
+    )
     config = TrainConfig(
         micro_batch_tokens=options.micro_batch_tokens,
         activation_checkpointing=options.activation_checkpointing,

@@ -42,7 +42,9 @@ class NotingServer:
 
 
 def make(folder: Path) -> tuple[LoraEngine, NotingServer, TinyLoraPolicy]:
-    policy = TinyLoraPolicy(attach(tiny_model(), AdapterConfig(u=3, targets=("o_proj",))))
+    policy = TinyLoraPolicy(
+        attach(tiny_model(), AdapterConfig(u=3, num_groups=1, targets=("o_proj",)))
+    )
     server = NotingServer()
     return LoraEngine(policy, server, folder, count()), server, policy
 

@@ -188,7 +188,7 @@ def test_the_current_numbers_answer() -> None:
 def test_folded_tinylora_equals_generate_token_for_token() -> None:
     """Folded in the engine, through the hooks in `generate`."""
     model = likely_ends(tiny_model())
-    adapter = attach(model, AdapterConfig(u=3))
+    adapter = attach(model, AdapterConfig(u=3, num_groups=1))
     adapter.set_values(torch.full((1, 3), 2.0))
     weight = model.model.layers[0].mlp.down_proj.weight
     before = weight.clone()

@@ -32,7 +32,7 @@ from tinylora.tasks import pocket as pocket_task
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]  # vLLM's own warnings
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm", exc_type=ImportError)
 
-ADAPTER = AdapterConfig(u=13, rank=2)
+ADAPTER = AdapterConfig(u=13, num_groups=1)
 V = 0.1 * torch.randn(1, 13, generator=torch.Generator().manual_seed(0))
 
 

@@ -116,7 +116,7 @@ def base() -> Any:
 
 @pytest.fixture
 def policy(base: Any) -> Iterator[TinyLoraPolicy]:
-    adapter = attach(base.model, AdapterConfig(u=13))
+    adapter = attach(base.model, AdapterConfig(u=13, num_groups=1))
     adapter.set_values(0.1 * torch.randn(1, 13, generator=torch.Generator().manual_seed(0)))
     yield TinyLoraPolicy(adapter)
     adapter.detach()

@@ -199,12 +199,13 @@ def show_model(options: Options) -> None:
     from rich.console import Console
 
     from tinylora.adapter.modules import linear_maps, resolved
+    from tinylora.adapter.sharing import sharing_note
     from tinylora.cli.quiet import quieten
     from tinylora.models import load_skeleton
     from tinylora.run.tables import module_table, sharing_table
     from tinylora.settings import AdapterConfig
 
-    config = AdapterConfig(**chosen_settings(options))
+    config = asked = AdapterConfig(**chosen_settings(options))
     quieten(options.what)
     model = load_skeleton(options.what)
     if options.model is not None:
@@ -230,6 +231,8 @@ def show_model(options: Options) -> None:
         return
     num_groups, sharing = sharing_table(maps, config)
     console.print(sharing)
+    if fitted := sharing_note(asked, len(maps)):
+        console.print(fitted)
     console.print(
         f"With u numbers a group, {num_groups} x u are trained; without sharing, {len(maps)} x u."
     )

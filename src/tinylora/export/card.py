@@ -11,7 +11,7 @@ from huggingface_hub import ModelCardData
 
 from tinylora.adapter import TinyLora, files
 from tinylora.adapter.fingerprint import compare
-from tinylora.adapter.freedom import described, surplus
+from tinylora.adapter.freedom import surplus
 from tinylora.adapter.text import is_text
 from tinylora.errors import RequestError
 
@@ -109,7 +109,8 @@ def _facts(
     return [
         ("base model", _base(adapter) + (f" at {revision}" if revision else "") + _layers(adapter)),
         ("method", f"TinyLoRA: u = {config.u} in {groups}, frozen rank {config.rank}"),
-        ("numbers", described(adapter.modules_by_group, config)),
+        ("numbers", str(adapter.num_trainable)),
+        ("degrees of freedom", str(adapter.degrees_of_freedom)),
         ("adapted linear layers", f"{len(adapter.maps)} (blocks: {config.layers})"),
         ("left out", ", ".join(adapter.left_out) or "none"),
         ("written by", f"`{_command(kind, exported, source)}`"),
