@@ -32,7 +32,7 @@ from typing import Any
 
 from tinylora.rewards.code import compile
 from tinylora.rewards.code.judging import Job, Limits, Test, judge, judge_many
-from tinylora.rewards.code.sandbox import NUM_CORES
+from tinylora.rewards.code.slots import NUM_CORES
 from tinylora.rewards.verdict import Verdict
 
 FOLDER = Path(__file__).parent / "programs"

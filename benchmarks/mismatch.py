@@ -26,7 +26,7 @@ from rich.console import Console
 from tinylora import TrainConfig
 from tinylora.algorithms.grpo import train_grpo
 from tinylora.algorithms.log import RunLog
-from tinylora.evaluate.exam import evaluate
+from tinylora.evaluate.exam import Exam
 from tinylora.methods import METHODS
 from tinylora.models import load_model
 from tinylora.policy import TinyLoraPolicy
@@ -103,10 +103,8 @@ def one_run(
         kl = statistics.fmean(_values(Path(folder) / "metrics.jsonl", "kl_rollout"))
     exact = TransformersEngine(trained)
     problems = list(task.test[: options.problems])
-    scores = {
-        kind: evaluate(exact, problems, task, text, temperature=t, samples=n).accuracy
-        for kind, t, n in (("greedy", 0.0, 1), ("sampled", 1.0, 2))
-    }
+    measured = Exam(task, text, problems, samples=2).both(exact)
+    scores = {kind: evaluation.accuracy for kind, evaluation in measured.items()}
     return {**scores, "kl": kl}
 
 

@@ -19,7 +19,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from tinylora.evaluate.exam import evaluate
+from tinylora.evaluate.exam import Exam
 from tinylora.models import Base, load_model
 from tinylora.policy import UntrainedPolicy
 from tinylora.prompts import text_of
@@ -138,7 +138,7 @@ def test_every_end_of_an_answer_ends_it(make: Make, kind: str, num_ends: int) ->
     say(base, forced)
     task = Task("one", [], [ASKED], lambda gold, text: Verdict(1.0), max_new_tokens=8)
     engine = TransformersEngine(UntrainedPolicy(base.model))
-    (record,) = evaluate(engine, task.test, task, text_of(base)).records
+    (record,) = Exam(task, text_of(base), task.test).greedy(engine).records
     assert (record.completion, record.truncated) == ("abc", False)
 
 

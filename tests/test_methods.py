@@ -83,7 +83,7 @@ def test_counts_are_those_of_table_1(method: str, settings: dict[str, Any], size
 def test_the_count_is_that_of_the_parameters(method: str, model: Any) -> None:
     config = unflatten({"method": method})
     maps = linear_maps(model, config.adapter.targets)
-    policy = METHODS[method].attach(model, config)
+    policy = METHODS[method].attach(model, config.adapter)
     num = sum(parameter.numel() for parameter in policy.parameters())
     assert num == policy.num_trainable == METHODS[method].count(maps, config.adapter)
 
@@ -92,7 +92,7 @@ def test_the_count_is_that_of_the_parameters(method: str, model: Any) -> None:
 def test_a_method_starts_at_the_base_and_leaves_no_trace(method: str, model: Any) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     base = logits(model)
-    policy = METHODS[method].attach(model, unflatten({"method": method}))
+    policy = METHODS[method].attach(model, unflatten({"method": method}).adapter)
     assert torch.allclose(logits(model), base, atol=1e-6)
     nudge(policy)
     changed = logits(model)
@@ -113,7 +113,7 @@ def test_a_method_starts_at_the_base_and_leaves_no_trace(method: str, model: Any
 def test_what_is_saved_answers_alike_on_a_fresh_model(
     method: str, model: Any, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    config = unflatten({"method": method})
+    config = unflatten({"method": method}).adapter
     policy = METHODS[method].attach(model, config)
     nudge(policy)
     num_bytes = policy.save(tmp_path, "fp32")
@@ -130,7 +130,7 @@ def test_peft_reads_the_run_folder(
 ) -> None:
     from peft import PeftModel
 
-    policy = METHODS[method].attach(model, unflatten({"method": method}))
+    policy = METHODS[method].attach(model, unflatten({"method": method}).adapter)
     nudge(policy)
     policy.save(tmp_path, "fp32")
     fresh = AutoModelForCausalLM.from_pretrained(tiny_folder).eval()
@@ -140,7 +140,7 @@ def test_peft_reads_the_run_folder(
 
 @pytest.mark.parametrize("method", OTHERS)
 def test_a_gradient_reaches_what_is_trained_and_nothing_else(method: str, model: Any) -> None:
-    policy = METHODS[method].attach(model, unflatten({"method": method}))
+    policy = METHODS[method].attach(model, unflatten({"method": method}).adapter)
     nudge(policy)
     model(torch.tensor([[2, 3, 4]])).logits.square().sum().backward()
     trained = {id(parameter) for parameter in policy.parameters()}
@@ -150,7 +150,7 @@ def test_a_gradient_reaches_what_is_trained_and_nothing_else(method: str, model:
 
 def test_half_precision_weights_are_not_trained_in_place(model: Any) -> None:
     with pytest.raises(RequestError, match=r"method = full, but .* is torch.bfloat16: steps as"):
-        METHODS["full"].attach(model.bfloat16(), TrainConfig(method="full"))
+        METHODS["full"].attach(model.bfloat16(), TrainConfig(method="full").adapter)
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -179,8 +179,14 @@ def test_a_run_by_each_method(
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"method": "lora", "u": 3}, "u = 3 with method = lora, which has no u"),
-        ({"method": "full", "rank": 4}, "rank = 4 with method = full, which has no rank"),
+        (
+            {"method": "lora", "u": 3},
+            "u = 3 with method = lora, which does not read it.*= tinyl",
+        ),
+        (
+            {"method": "full", "rank": 4},
+            "rank = 4 with method = full, which does not.*lora, vera",
+        ),
         ({"method": "lora-xs", "u": 3}, "u = 3 with method = lora-xs"),
         ({"method": "vera", "params": 13}, "params = 13 with method = vera, whose count"),
     ],

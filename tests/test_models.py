@@ -65,18 +65,20 @@ def test_a_loaded_model_finds_its_own_tokenizer(tiny_folder: Path) -> None:
 def test_a_loaded_model_without_a_name_needs_its_tokenizer(tiny_folder: Path) -> None:
     model = LlamaForCausalLM(LlamaForCausalLM.from_pretrained(tiny_folder).config)
     model.name_or_path = ""
-    with pytest.raises(RequestError, match=r"LlamaForCausalLM .*no tokenizer.*Give tokenizer=\."):
+    with pytest.raises(RequestError, match=r"LlamaForCausalLM .*no tokenizer.*Pass tokenizer=\."):
         from_loaded(model)
     base = from_loaded(model, PreTrainedTokenizerFast.from_pretrained(tiny_folder))
-    with pytest.raises(RequestError, match=r"a LlamaForCausalLM without a name.*give --model"):
+    with pytest.raises(
+        RequestError, match=r"in-memory LlamaForCausalLM without a name.*pass --model"
+    ):
         load_model(base.name)
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("./nowhere", r"There is no model folder ./nowhere. Use \"pocket\", a local folder"),
-        ("/no/such/place", "There is no model folder /no/such/place"),
+        ("./nowhere", r"The model folder ./nowhere does not exist. Use .pocket., .smollm2."),
+        ("/no/such/place", "The model folder /no/such/place does not exist"),
         ("nobody/nothing", "There is no folder nobody/nothing, and the hub gave no model of that"),
     ],
 )
@@ -152,7 +154,7 @@ def test_a_model_stored_quantised_is_used_as_it_is(quantize: str, tmp_path: Path
     base.model.save_pretrained(tmp_path)
     base.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(
-        RequestError, match=rf"quantize = {quantize}, but .* stored quantised already, by bitsand"
+        RequestError, match=rf"quantize = {quantize}, but .* already stored quantised, by bitsand"
     ):
         load_model(str(tmp_path), "fp32", "cpu", quantize)
     again = load_model(str(tmp_path), "fp32", "cpu")
@@ -166,7 +168,7 @@ def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("tinylora.models.find_spec", lambda name: None)
     with pytest.raises(
         RequestError,
-        match=r'nf4 needs bitsandbytes.*pip install "tinylora\[quantized\]"',
+        match=r'nf4 needs bitsandbytes.*pip install "bitsandbytes',
     ):
         load_model("pocket", quantize="nf4")
     load_model("pocket")

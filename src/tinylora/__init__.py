@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tinylora.settings import AdapterConfig, TrainConfig
     from tinylora.tasks import Problem, Task, load_task
 
+    __version__: str
+
 __all__ = [
     "AdapterConfig",
     "Problem",
@@ -23,6 +25,7 @@ __all__ = [
     "TinyLoraError",
     "TrainConfig",
     "Verdict",
+    "__version__",
     "attach",
     "load",
     "load_task",
@@ -46,6 +49,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tinylora")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module tinylora has no attribute {name}")

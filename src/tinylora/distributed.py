@@ -51,7 +51,8 @@ def joined() -> Iterator[None]:
     is_gpu = torch.cuda.is_available()
     if is_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if is_gpu else "gloo", timeout=PATIENCE)
+    # both, because a run may be on the CPU of a machine that has GPUs
+    dist.init_process_group("cpu:gloo,cuda:nccl" if is_gpu else "gloo", timeout=PATIENCE)
     try:
         yield
         wait()  # gloo may abort a rank that takes the group down while another still uses it

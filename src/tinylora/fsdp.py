@@ -31,14 +31,14 @@ from tinylora.errors import RequestError
 
 
 def check_processes() -> None:
-    """Refuse a run that has nobody to share its weights with.
+    """Refuse a run of one process: there is nothing to share the weights with.
 
     Raises:
         RequestError: there is one process.
     """
     if distributed.size() == 1:
         raise RequestError(
-            "fsdp = true, but there is one process, which would hold every weight anyway. Start "
+            "fsdp = true, but there is one process, which holds every weight anyway. Start "
             "several: torchrun --nproc-per-node=N -m tinylora train ..., or leave fsdp out."
         )
 
@@ -56,7 +56,7 @@ def shard(adapter: TinyLora, device: torch.device) -> None:
         if not item.linear.is_plain:
             raise RequestError(
                 f"fsdp = true, but {item.linear.name} is a {type(item.linear.module).__name__}, "
-                "whose weight is no plain matrix that could be split. Use a model that is not "
+                "whose weight is not a plain matrix that could be split. Use a model that is not "
                 "quantised."
             )
     blocks = blocks_of(model)

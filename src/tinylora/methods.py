@@ -4,23 +4,23 @@
     lora-xs     the same layer with identity P and u = r^2 (2405.17604)  num_groups * r^2
     lora        PEFT's LoRA, alpha = r (2106.09685)                    sum of r (d_in + d_out)
     vera        PEFT's VeRA (2310.11454)                               sum of r + d_out
-    bias-only   a vector added to each map's output (2505.18706)       sum of d_out
-    full        the maps' weights themselves                           sum of d_in d_out
+    bias-only   a vector added to each layer's output (2505.18706)       sum of d_out
+    full        the layers' weights themselves                         sum of d_in d_out
 
-All act on the linear maps that `targets` and `layers` name, so counts are those of the paper's
+All act on the linear layers that `targets` and `layers` name, so counts are those of the paper's
 table 1. What is trained is fp32; `full` therefore needs fp32 weights.
 
 Departures: (1) `full` leaves embeddings, head and norms alone, as table 1 counts it; (2) a
-`bias-only` vector is beside the map's own bias, where it has one.
+`bias-only` vector is beside the layer's own bias, where it has one.
 """
 
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save
@@ -32,41 +32,29 @@ from tinylora.adapter.modules import LinearMap, clean_name, linear_maps
 from tinylora.adapter.sharing import groups_of
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
-from tinylora.policy import Policy, TinyLoraPolicy
-from tinylora.settings import AdapterConfig, TrainConfig
+from tinylora.policy import Policy, TinyLoraPolicy, no_lora
+from tinylora.settings import AdapterConfig
 
 PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-
-
-class Trained(Policy, Protocol):
-    """A policy that can be taken off its model, and leaves files behind."""
-
-    @property
-    def num_trainable(self) -> int:
-        """How many numbers are trained."""
-
-    def save(self, folder: Path, store: Store) -> int:
-        """Write what was trained into a run folder; returns the bytes of its files."""
-
-    def detach(self) -> None:
-        """The model is what it was before."""
 
 
 @dataclass(frozen=True)
 class Method:
     """How a method comes onto a model, and what it trains there."""
 
-    attach: Callable[[Any, TrainConfig], Trained]
-    load: Callable[[Any, Path, TrainConfig], Trained]
+    attach: Callable[[Any, AdapterConfig], Policy]
+    load: Callable[[Any, Path, AdapterConfig], Policy]
     count: Callable[[Sequence[LinearMap], AdapterConfig], int]
 
 
 class _Weights:
     """What `bias-only` and `full` share: named fp32 tensors, kept in one safetensors file."""
 
-    def __init__(self, model: Any, config: TrainConfig) -> None:
+    adapter: None = None
+
+    def __init__(self, model: Any, config: AdapterConfig) -> None:
         self.model = model
-        self.maps = linear_maps(model, config.adapter.targets, config.adapter.layers)
+        self.maps = linear_maps(model, config.targets, config.layers)
         self._frozen = [p for p in model.parameters() if p.requires_grad]
         for parameter in self._frozen:
             parameter.requires_grad_(False)
@@ -87,8 +75,20 @@ class _Weights:
         for name, parameter in self.trained.items():
             parameter.copy_(state[name])
 
+    def write_lora(self, folder: Path) -> None:
+        raise no_lora(self)
+
     def save(self, folder: Path, store: Store) -> int:
         return _write(folder / FILE_NAME, self.state_dict(), store)
+
+    def reference(self) -> AbstractContextManager[Any]:
+        raise NotImplementedError
+
+    def rollout(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def metrics(self) -> dict[str, float]:
+        raise NotImplementedError
 
     def detach(self) -> None:
         for parameter in self._frozen:
@@ -96,9 +96,9 @@ class _Weights:
 
 
 class BiasPolicy(_Weights):
-    """One trained vector for each map, added to its output by a hook."""
+    """One trained vector for each linear layer, added to its output by a hook."""
 
-    def __init__(self, model: Any, config: TrainConfig) -> None:
+    def __init__(self, model: Any, config: AdapterConfig) -> None:
         super().__init__(model, config)
         self.is_on = True
         self._handles = []
@@ -122,9 +122,6 @@ class BiasPolicy(_Weights):
         finally:
             self.is_on = True
 
-    def rollout(self) -> Any:
-        return nullcontext()
-
     def metrics(self) -> dict[str, float]:
         return _norm(self.parameters())
 
@@ -135,9 +132,10 @@ class BiasPolicy(_Weights):
 
 
 class FullPolicy(_Weights):
-    """The weights of the maps are trained in place; a copy of them is the reference policy."""
+    """The weights of the linear layers are trained in place; a copy of them is the reference "
+    "policy."""
 
-    def __init__(self, model: Any, config: TrainConfig) -> None:
+    def __init__(self, model: Any, config: AdapterConfig) -> None:
         super().__init__(model, config)
         for linear in self.maps:
             weight: Any = linear.module.weight
@@ -145,9 +143,10 @@ class FullPolicy(_Weights):
                 for parameter in self._frozen:
                     parameter.requires_grad_(True)
                 raise RequestError(
-                    f"method = full, but {linear.name} is {getattr(weight, 'dtype', 'no matrix')}: "
-                    "steps as small as RL's would be rounded away. Use --dtype fp32 without "
-                    "--quantize, or a method that trains numbers of its own."
+                    f"method = full, but {linear.name} is "
+                    f"{getattr(weight, 'dtype', 'not a matrix')}: steps as small as RL's would be "
+                    "rounded away. Use --dtype fp32 without --quantize, or a method that trains "
+                    "parameters of its own."
                 )
             weight.requires_grad_(True)
             self.trained[linear.name] = cast(nn.Parameter, weight)
@@ -161,9 +160,6 @@ class FullPolicy(_Weights):
             yield
         finally:
             self.load_state_dict(now)
-
-    def rollout(self) -> Any:
-        return nullcontext()
 
     def metrics(self) -> dict[str, float]:
         return _norm([p.detach() - self._before[name] for name, p in self.trained.items()])
@@ -180,6 +176,8 @@ class PeftPolicy:
 
     Rollouts run folded where the weights are plain fp32, as TinyLoRA's do.
     """
+
+    adapter: None = None
 
     def __init__(self, model: Any, settings: Any, seed: int) -> None:
         from peft import get_peft_model
@@ -262,41 +260,41 @@ class PeftPolicy:
             parameter.requires_grad_(True)
 
 
-def _lora(model: Any, config: TrainConfig) -> PeftPolicy:
+def _lora(model: Any, config: AdapterConfig) -> PeftPolicy:
     from peft import LoraConfig
 
-    rank = config.adapter.rank
+    rank = config.rank
     names = _names(model, config)
     return PeftPolicy(model, LoraConfig(r=rank, lora_alpha=rank, target_modules=names), config.seed)
 
 
-def _vera(model: Any, config: TrainConfig) -> PeftPolicy:
+def _vera(model: Any, config: AdapterConfig) -> PeftPolicy:
     from peft import VeraConfig
 
     settings = VeraConfig(
-        r=config.adapter.rank,
+        r=config.rank,
         target_modules=_names(model, config),
         projection_prng_key=config.seed,
     )
     return PeftPolicy(model, settings, config.seed)
 
 
-def _names(model: Any, config: TrainConfig) -> list[str]:
-    maps = linear_maps(model, config.adapter.targets, config.adapter.layers)
+def _names(model: Any, config: AdapterConfig) -> list[str]:
+    maps = linear_maps(model, config.targets, config.layers)
     by_module = {id(module): name for name, module in model.named_modules()}
     return [by_module[id(linear.module)] for linear in maps]
 
 
-def _tinylora(model: Any, config: TrainConfig) -> TinyLoraPolicy:
-    return TinyLoraPolicy(attach(model, config.adapter))
+def _tinylora(model: Any, config: AdapterConfig) -> TinyLoraPolicy:
+    return TinyLoraPolicy(attach(model, config))
 
 
-def _load_tinylora(model: Any, folder: Path, config: TrainConfig) -> TinyLoraPolicy:
+def _load_tinylora(model: Any, folder: Path, config: AdapterConfig) -> TinyLoraPolicy:
     return TinyLoraPolicy(load(model, folder / FILE_NAME))
 
 
-def _load_weights(kind: type[BiasPolicy] | type[FullPolicy]) -> Callable[..., Trained]:
-    def load_it(model: Any, folder: Path, config: TrainConfig) -> Trained:
+def _load_weights(kind: type[BiasPolicy] | type[FullPolicy]) -> Callable[..., Policy]:
+    def load_it(model: Any, folder: Path, config: AdapterConfig) -> Policy:
         state = _read(folder / FILE_NAME)
         policy = kind(model, config)
         policy.load_state_dict({clean_name(name): value for name, value in state.items()})
@@ -344,8 +342,8 @@ def _write(path: Path, tensors: dict[str, Tensor], store: Store) -> int:
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise RequestError(
-            f"There is no {path.name} in {path.parent}: the run has not finished, or trained by "
-            "another method. Go on with it by --resume."
+            f"{path.parent} does not contain {path.name}: the run has not finished, or it trained "
+            "another method. Resume it with --resume."
         )
     return load_file(path)
 

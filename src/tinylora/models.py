@@ -1,6 +1,6 @@
-"""Loading a base model: from the box, from a local folder, or from the hub; quantised where asked.
+"""Loading a base model: from the box, a folder, a GGUF file or the hub; quantised where asked.
 
-What it does **not** do: quantise a model that is stored quantised already. That one is loaded as it
+What it does **not** do: quantise a model that is already stored quantised. That one is loaded as it
 is.
 """
 
@@ -17,11 +17,15 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tinylora.adapter.modules import keep_codes
-from tinylora.errors import RequestError
+from tinylora.errors import RequestError, install_hint
+from tinylora.gguf_base import converted, gguf_file
 from tinylora.settings import IN_PYTHON
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-EXAMPLES = '"pocket", a local folder, or a hub id such as Qwen/Qwen2.5-0.5B-Instruct'
+EXAMPLES = (
+    '"pocket", "smollm2", a local folder, a GGUF file, or a hub id such as '
+    "Qwen/Qwen2.5-0.5B-Instruct"
+)
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,11 @@ def load_model(
     """Load a causal language model and its tokenizer, ready to answer.
 
     Args:
-        name: `pocket`, a local folder, or a hub id.
+        name: `pocket`, `smollm2`, a local folder, a GGUF file, or a hub id.
         dtype: fp32, bf16, or auto: fp32 on a CPU (few CPUs compute well in bf16), bf16 on a GPU.
         device: a torch device, or auto: the GPU if there is one.
-        quantize: nf4 (with double quantisation), int8 (LLM.int8) or none. Every linear map but the
-            output head holds codes, and computes in `dtype`.
+        quantize: nf4 (with double quantisation), int8 (LLM.int8) or none. Every linear layer except
+            the output head holds codes, and computes in `dtype`.
 
     Raises:
         RequestError: the model, its tokenizer or the device is not there, or it cannot be
@@ -78,8 +82,8 @@ def from_loaded(model: Any, tokenizer: Any = None) -> Base:
             tokenizer = load_tokenizer(name)
         except RequestError as error:
             raise RequestError(
-                f"The {type(model).__name__} that was given leads to no tokenizer: its name is "
-                f'"{model.name_or_path}". Give tokenizer=.'
+                f"The {type(model).__name__} that was passed has no tokenizer that its name finds: "
+                f'"{model.name_or_path}". Pass tokenizer=.'
             ) from error
     return Base(model, tokenizer, name, _eos_token_ids(model, tokenizer))
 
@@ -94,13 +98,13 @@ def check_quantize(name: str, quantize: str) -> None:
         return
     if find_spec("bitsandbytes") is None:
         raise RequestError(
-            f"quantize = {quantize} needs bitsandbytes, which is not installed. Install it: "
-            'pip install "tinylora[quantized]".'
+            f"quantize = {quantize} needs bitsandbytes, which is not installed. "
+            f"{install_hint('quantized')}."
         )
     if method := stored_quantization(name):
         raise RequestError(
-            f"quantize = {quantize}, but {name} is stored quantised already, by {method}. Use none "
-            "to have it as it is, or name the model that it was made from."
+            f"quantize = {quantize}, but {name} is already stored quantised, by {method}. Use none "
+            "to load it as it is, or name the model that it was made from."
         )
 
 
@@ -177,20 +181,22 @@ def model_source(name: str) -> str | Path:
         return model_folder()
     if name.startswith(IN_PYTHON):
         raise RequestError(
-            f"The run was given its model, a {name.removeprefix(IN_PYTHON)} without a name, as an "
-            "object in Python, which no name finds again. Save it with save_pretrained, and give "
-            "--model FOLDER, or go on in Python: tinylora.train(config, model=..., tokenizer=...)."
+            f"This run was trained on an in-memory {name.removeprefix(IN_PYTHON)} without a name, "
+            "so it cannot be loaded by name. Save it with save_pretrained and pass --model "
+            "FOLDER, or continue in Python: tinylora.train(config, model=..., tokenizer=...)."
         )
+    if (file := gguf_file(name)) is not None:
+        return converted(file)
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise RequestError(
-                f"model = {name} is a folder without a config.json, so it holds no model. Use a "
+                f"model = {name} is a folder without a config.json, so it is not a model. Use a "
                 "folder that save_pretrained wrote."
             )
         return folder
     if folder.is_file() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
-        raise RequestError(f"There is no model folder {name}. Use {EXAMPLES}.")
+        raise RequestError(f"The model folder {name} does not exist. Use {EXAMPLES}.")
     return name
 
 
@@ -239,10 +245,12 @@ def place_of(device: str) -> torch.device:
         RequestError: it is not there.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _first_gpu() if torch.cuda.is_available() else torch.device("cpu")
     try:
         place = torch.device(device)
         torch.empty(0, device=place)
+        if device == "cuda":
+            place = _first_gpu()
     except (RuntimeError, AssertionError) as error:
         cause = str(error).split("\n")[0]
         raise RequestError(
@@ -250,6 +258,15 @@ def place_of(device: str) -> torch.device:
             "machine such as cuda:0."
         ) from error
     return place
+
+
+def _first_gpu() -> torch.device:
+    """The current GPU of this process, by its index.
+
+    Without an index, transformers' loading threads take "cuda" for GPU 0, whatever the process's
+    current device is: every rank of torchrun would load its model there.
+    """
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

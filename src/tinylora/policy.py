@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor, nn
 
 from tinylora.adapter.files import FILE_NAME, Store
+from tinylora.errors import RequestError
 
 if TYPE_CHECKING:
     from tinylora.adapter import TinyLora
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 
 class Policy(Protocol):
-    """A language model with some trainable numbers."""
+    """A language model with some trainable parameters."""
+
+    @property
+    def adapter(self) -> TinyLora | None:
+        """The layer whose v can differ from row to row of a batch; None: the method has none."""
 
     @property
     def model(self) -> Any:
@@ -46,6 +51,48 @@ class Policy(Protocol):
 
     def metrics(self) -> dict[str, float]:
         """How far the policy has moved, for the step's metrics."""
+
+    @property
+    def num_trainable(self) -> int:
+        """How many parameters are trained."""
+
+    def write_lora(self, folder: Path) -> None:
+        """Write the present parameters as a LoRA into a new folder, for engines that serve LoRA.
+
+        Raises:
+            RequestError: the method is not a LoRA.
+        """
+
+    def save(self, folder: Path, store: Store) -> int:
+        """Write what was trained into a run folder; returns the bytes of its files."""
+
+    def detach(self) -> None:
+        """Make the model what it was before."""
+
+
+def adapter_of(policy: Policy, user: str) -> TinyLora:
+    """The policy's adapter, for what gives every row of a batch a v of its own.
+
+    Args:
+        user: what needs it, as the beginning of a sentence.
+
+    Raises:
+        RequestError: the policy has none.
+    """
+    if policy.adapter is None:
+        raise RequestError(
+            f"{user} runs a different v in every row of a batch, but a {type(policy).__name__} has "
+            "no v. Use method = tinylora or lora-xs."
+        )
+    return policy.adapter
+
+
+def no_lora(policy: Policy) -> RequestError:
+    """What to say where a policy cannot be written as a LoRA."""
+    return RequestError(
+        f"A {type(policy).__name__} cannot be written as a LoRA, which is what vLLM serves. Use "
+        "rollout = transformers with this method."
+    )
 
 
 class TinyLoraPolicy:
@@ -75,7 +122,6 @@ class TinyLoraPolicy:
         self.adapter.load_state_dict(state)
 
     def write_lora(self, folder: Path) -> None:
-        """Write the present numbers as a LoRA into a new folder, for engines that serve LoRA."""
         self._lora_writer.write(folder)
 
     @cached_property
@@ -104,6 +150,8 @@ class UntrainedPolicy:
     """A base model without any adapter, for the engines."""
 
     model: Any
+    adapter: None = None
+    num_trainable: int = 0
 
     def parameters(self) -> list[nn.Parameter]:
         return []
@@ -122,3 +170,13 @@ class UntrainedPolicy:
 
     def metrics(self) -> dict[str, float]:
         return {}
+
+    def write_lora(self, folder: Path) -> None:
+        raise no_lora(self)
+
+    def save(self, folder: Path, store: Store) -> int:
+        """Nothing was trained, so there is nothing to write."""
+        return 0
+
+    def detach(self) -> None:
+        """Nothing is attached."""

@@ -180,3 +180,14 @@ def test_plain_models_pass_the_check() -> None:
     check_model(tiny_model())
     check_model(tiny_model().to(torch.bfloat16))
     check_model(tiny_model(tie_word_embeddings=True))
+
+
+def test_a_row_is_closed_at_the_token_budget() -> None:
+    """A long answer in a group must not make a micro-batch several times its budget."""
+    lengths = [10, 10, 40, 40, 10]
+    samples = [Sample(0, [1] * 5, [2] * length) for length in lengths]
+    rows = pack(samples, 4, max_tokens=50)
+    assert [[len(c) for c in row.completions] for row in rows] == [[10, 10], [40], [40], [10]]
+    assert max(row.length for row in rows) <= 50
+    assert [row.length for row in pack([Sample(0, [1], [2] * 99)], 4, max_tokens=50)] == [100]
+    assert len(pack(samples, 4)) == 2

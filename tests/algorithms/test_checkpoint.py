@@ -28,25 +28,30 @@ def trained(u: int = 5) -> tuple[SteeringPolicy, torch.optim.Optimizer]:
 
 def test_a_checkpoint_brings_back_numbers_and_moments(tmp_path: Path) -> None:
     policy, optimizer = trained()
-    save_checkpoint(tmp_path, policy, optimizer, step=3, seed=7)
+    save_checkpoint(tmp_path, policy, {"optimizer": optimizer}, step=3, seed=7)
     fresh = SteeringPolicy(tiny_model(), 5)
     fresh_optimizer = torch.optim.Adam(fresh.parameters(), lr=0.1)
-    assert load_checkpoint(tmp_path, fresh, fresh_optimizer, seed=7) == 3
+    assert load_checkpoint(tmp_path, fresh, {"optimizer": fresh_optimizer}, seed=7) == 3
     for p, o in ((policy, optimizer), (fresh, fresh_optimizer)):
         p.v.grad = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0])
         o.step()
     assert torch.equal(policy.v, fresh.v)
 
 
+def kept(u: int = 5) -> tuple[SteeringPolicy, dict[str, torch.optim.Optimizer]]:
+    policy, optimizer = trained(u)
+    return policy, {"optimizer": optimizer}
+
+
 def test_no_checkpoint_means_no_step_done(tmp_path: Path) -> None:
-    assert load_checkpoint(tmp_path, *trained(), seed=0) == 0
+    assert load_checkpoint(tmp_path, *kept(), seed=0) == 0
 
 
 def test_a_failed_save_leaves_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy, optimizer = trained()
-    save_checkpoint(tmp_path, policy, optimizer, step=1, seed=0)
+    save_checkpoint(tmp_path, policy, {"optimizer": optimizer}, step=1, seed=0)
 
     def half_a_file(state: object, file: object) -> None:
         file.write(b"half")  # type: ignore[attr-defined]
@@ -54,26 +59,26 @@ def test_a_failed_save_leaves_the_old_checkpoint(
 
     monkeypatch.setattr(torch, "save", half_a_file)
     with pytest.raises(OSError, match="disk full"):
-        save_checkpoint(tmp_path, policy, optimizer, step=2, seed=0)
-    assert load_checkpoint(tmp_path, policy, optimizer, seed=0) == 1
+        save_checkpoint(tmp_path, policy, {"optimizer": optimizer}, step=2, seed=0)
+    assert load_checkpoint(tmp_path, policy, {"optimizer": optimizer}, seed=0) == 1
 
 
 def test_another_seed_is_refused(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, *trained(), step=1, seed=7)
+    save_checkpoint(tmp_path, *kept(), step=1, seed=7)
     with pytest.raises(RequestError, match=r"seed = 8, but .* with seed = 7"):
-        load_checkpoint(tmp_path, *trained(), seed=8)
+        load_checkpoint(tmp_path, *kept(), seed=8)
 
 
 def test_another_policy_is_refused(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, *trained(u=5), step=1, seed=0)
+    save_checkpoint(tmp_path, *kept(u=5), step=1, seed=0)
     with pytest.raises(RequestError, match="holds another policy"):
-        load_checkpoint(tmp_path, *trained(u=4), seed=0)
+        load_checkpoint(tmp_path, *kept(u=4), seed=0)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"nothing that torch wrote")
     with pytest.raises(TinyLoraError, match="cannot be read"):
-        load_checkpoint(tmp_path, *trained(), seed=0)
+        load_checkpoint(tmp_path, *kept(), seed=0)
 
 
 @pytest.fixture

@@ -15,28 +15,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.standins import END, VOCABULARY, SteeringPolicy, low_token_task, text, tiny_model
+from helpers.standins import (
+    END,
+    VOCABULARY,
+    SteeringPolicy,
+    low_token_task,
+    run_of,
+    tiny_model,
+    train_in,
+)
 from tinylora.algorithms import grpo
 from tinylora.algorithms.batching import micro_batches
-from tinylora.algorithms.grpo import (
-    Batch,
-    Outcome,
-    Rollouts,
-    draw_problems,
-    learning_rate_at,
-    make_batch,
-    micro_batch_loss,
-    train_grpo,
-)
-from tinylora.algorithms.log import RunLog
-from tinylora.algorithms.optimizer import clipped_norm
-from tinylora.algorithms.rollouts import sample_records
+from tinylora.algorithms.grpo import Batch, make_batch, micro_batch_loss
+from tinylora.algorithms.loop import Outcome, Run
+from tinylora.algorithms.optimizer import clipped_norm, learning_rate_at, make_optimizer
+from tinylora.algorithms.rollouts import Rollouts, sample_records
 from tinylora.errors import TinyLoraError
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.transformers import TransformersEngine
-from tinylora.settings import TrainConfig
-from tinylora.tasks.task import Problem, Task
+from tinylora.settings import Grpo, TrainConfig
+from tinylora.tasks.draw import draw_problems
+from tinylora.tasks.task import Grade, Problem, Task
 
 SMALL: dict[str, Any] = {
     "steps": 4,
@@ -52,23 +52,19 @@ RIGHT, WRONG, UNJUDGED = Verdict(1.0), Verdict(0.0), Verdict(None, reason="compi
 
 
 def train(
-    folder: Path, task: Task | None = None, engine: Any = None, **settings: Any
+    folder: Path,
+    task: Task | None = None,
+    engine: Any = None,
+    grade: Grade | None = None,
+    resume: bool = False,
+    **settings: Any,
 ) -> tuple[SteeringPolicy, Outcome, list[dict[str, float]]]:
     """A small run; returns the policy, how it ended, and its metrics."""
     policy = SteeringPolicy(tiny_model())
-    with_keywords = {k: settings.pop(k) for k in ("grade", "resume") if k in settings}
     config = TrainConfig(**{**SMALL, **settings})
-    log = RunLog(folder, config.steps)
-    outcome = train_grpo(
-        policy,
-        engine(policy) if engine else TransformersEngine(policy),
-        task or low_token_task(),
-        text(),
-        config,
-        log,
-        checkpoint_folder=folder / "checkpoint",
-        **with_keywords,
-    )
+    task = replace(task or low_token_task(), **({"grade_many": grade} if grade else {}))
+    run = run_of(policy, config, task, engine(policy) if engine else None)
+    outcome = train_in(folder, run, config, resume=resume)
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return policy, outcome, [json.loads(line) for line in lines]
 
@@ -145,16 +141,23 @@ def rollouts_of(verdicts_P_G: list[list[Verdict]], policy: SteeringPolicy) -> Ro
     return Rollouts(problems, prompts_P, completions_P_G, texts_P_G, verdicts_P_G)
 
 
-def loop_gradient(policy: SteeringPolicy, rollouts: Rollouts, config: TrainConfig) -> Tensor:
+def loop_gradient(policy: SteeringPolicy, rollouts: Rollouts, **settings: Any) -> Tensor:
     """The gradient that one update of the loop uses at v = 0, before Adam."""
     with torch.no_grad():
         policy.v.zero_()
-    batch = make_batch(rollouts, policy, config, budget=8)
+    run, grpo_settings = run_and_settings(policy, **settings)
+    batch = make_batch(rollouts, run, grpo_settings)
     assert batch is not None
-    optimizer = torch.optim.SGD(policy.parameters())
-    grpo.learn(policy, optimizer, batch, config, 0, TransformersEngine(policy))
+    grpo.learn(run, torch.optim.SGD(policy.parameters()), batch, grpo_settings, 0)
     assert policy.v.grad is not None
     return policy.v.grad.clone()
+
+
+def run_and_settings(policy: SteeringPolicy, **settings: Any) -> tuple[Run, Grpo]:
+    """A run whose completions have 8 tokens at most, and the algorithm's settings."""
+    config = TrainConfig(**settings)
+    assert isinstance(config.learning, Grpo)
+    return run_of(policy, config, low_token_task(max_new_tokens=8)), config.learning
 
 
 def slow_gradient(policy: SteeringPolicy, rollouts: Rollouts, normalizer: str) -> Tensor:
@@ -187,8 +190,8 @@ def test_the_gradient_is_that_of_the_slow_formula(normalizer: str) -> None:
     policy = SteeringPolicy(tiny_model())
     verdicts = [[RIGHT, WRONG, WRONG, UNJUDGED], [RIGHT] * 4, [RIGHT, RIGHT, RIGHT, WRONG]]
     rollouts = rollouts_of(verdicts, policy)
-    config = TrainConfig(normalizer=normalizer, normalize_std=False, max_grad_norm=1e9)
-    ours = loop_gradient(policy, rollouts, config)
+    settings = {"normalizer": normalizer, "normalize_std": False, "max_grad_norm": 1e9}
+    ours = loop_gradient(policy, rollouts, **settings)
     with torch.no_grad():
         policy.v.zero_()
     expected = slow_gradient(policy, rollouts, normalizer)
@@ -199,8 +202,8 @@ def test_the_gradient_is_that_of_the_slow_formula(normalizer: str) -> None:
 def test_the_gradient_is_clipped_and_reported_unclipped() -> None:
     policy = SteeringPolicy(tiny_model())
     rollouts = rollouts_of([[RIGHT, WRONG, WRONG, WRONG]], policy)
-    free = loop_gradient(policy, rollouts, TrainConfig(max_grad_norm=1e9))
-    clipped = loop_gradient(policy, rollouts, TrainConfig(max_grad_norm=1e-3))
+    free = loop_gradient(policy, rollouts, max_grad_norm=1e9)
+    clipped = loop_gradient(policy, rollouts, max_grad_norm=1e-3)
     torch.testing.assert_close(clipped, free * 1e-3 / free.norm(), atol=1e-7, rtol=1e-3)
 
 
@@ -216,7 +219,8 @@ def test_a_step_that_teaches_nothing_is_recorded_as_fully_as_any_other(tmp_path:
     taught = train(tmp_path / "taught", **settings)[2]
     idle_task = replace(low_token_task(), grade=lambda gold, completion: RIGHT)
     idle = train(tmp_path / "idle", idle_task, **settings)[2]
-    rates = [learning_rate_at(step, TrainConfig(**{**SMALL, **settings})) for step in range(4)]
+    learning: Any = TrainConfig(**{**SMALL, **settings}).learning
+    rates = [learning_rate_at(step, 4, learning) for step in range(4)]
     assert [line["learning_rate"] for line in idle] == rates
     for line in idle:
         assert set(line) == set(taught[0])
@@ -267,8 +271,10 @@ def test_the_grader_sees_each_completion_beside_its_problem(tmp_path: Path) -> N
 class ShiftedEngine:
     """An engine whose arithmetic is off: its log-probabilities are too low by a constant."""
 
+    previous = None
+
     def __init__(self, policy: SteeringPolicy, shift: float) -> None:
-        self.inner, self.shift = TransformersEngine(policy), shift
+        self.policy, self.inner, self.shift = policy, TransformersEngine(policy), shift
 
     def generate(self, *args: Any) -> list[list[Completion]]:
         groups = self.inner.generate(*args)
@@ -291,8 +297,8 @@ def test_the_mismatch_with_the_engine_is_weighed_and_reported(tmp_path: Path) ->
 def test_the_truncated_weight_multiplies_the_gradient(cap: float | None, factor: float) -> None:
     policy = SteeringPolicy(tiny_model())
     rollouts = rollouts_of([[RIGHT, WRONG, WRONG, WRONG]], policy)
-    config = TrainConfig(max_grad_norm=1e9, importance_cap=cap, rollout_tolerance=2)
-    plain = loop_gradient(policy, rollouts, config)
+    settings = {"max_grad_norm": 1e9, "importance_cap": cap, "rollout_tolerance": 2}
+    plain = loop_gradient(policy, rollouts, **settings)
     shifted = replace(
         rollouts,
         completions_P_G=[
@@ -301,7 +307,7 @@ def test_the_truncated_weight_multiplies_the_gradient(cap: float | None, factor:
         ],
     )
     torch.testing.assert_close(
-        loop_gradient(policy, shifted, config), factor * plain, atol=1e-6, rtol=1e-3
+        loop_gradient(policy, shifted, **settings), factor * plain, atol=1e-6, rtol=1e-3
     )
 
 
@@ -314,11 +320,10 @@ def test_the_kl_holds_the_policy_near_its_reference(tmp_path: Path) -> None:
 def test_later_passes_are_clipped_against_the_first() -> None:
     policy = SteeringPolicy(tiny_model())
     rollouts = rollouts_of([[RIGHT, WRONG, WRONG, WRONG]], policy)
-    config = TrainConfig(num_iterations=4, learning_rate=0.3, warmup_steps=0)
-    batch = make_batch(rollouts, policy, config, budget=8)
+    run, settings = run_and_settings(policy, num_iterations=4, learning_rate=0.3, warmup_steps=0)
+    batch = make_batch(rollouts, run, settings)
     assert batch is not None
-    optimizer = grpo.make_optimizer(policy, config)
-    metrics = grpo.learn(policy, optimizer, batch, config, 0, TransformersEngine(policy))
+    metrics = grpo.learn(run, make_optimizer(policy, settings), batch, settings, 0)
     assert metrics["clip_low_share"] + metrics["clip_high_share"] > 0.1
     assert not torch.equal(batch.old_T, batch.new_T)
     torch.testing.assert_close(batch.old_T, batch.rollout_T, atol=1e-5, rtol=0)
@@ -328,8 +333,8 @@ def test_completions_of_different_lengths_are_weighed_as_they_are_packed() -> No
     """Each token's advantage and weight belong to the completion that the token stands in."""
     policy = SteeringPolicy(tiny_model())
     rollouts = rollouts_of([[RIGHT, WRONG, WRONG, WRONG], [WRONG, RIGHT, RIGHT, WRONG]], policy)
-    config = TrainConfig(normalizer="sequence", micro_batch_tokens=30)
-    batch = make_batch(rollouts, policy, config, budget=8)
+    run, settings = run_and_settings(policy, normalizer="sequence", micro_batch_tokens=30)
+    batch = make_batch(rollouts, run, settings)
     assert isinstance(batch, Batch)
     parts = list(micro_batches(batch.rows, policy.model))
     assert len(parts) > 1
@@ -339,7 +344,7 @@ def test_completions_of_different_lengths_are_weighed_as_they_are_packed() -> No
     for part in parts:
         assert part.targets.tolist() == [flat[i] for i in part.tokens.tolist()]
     assert float(batch.weights_T.sum()) == pytest.approx(1.0)
-    loss = micro_batch_loss(batch.old_T, batch, torch.arange(len(flat)), config)
+    loss = micro_batch_loss(batch.old_T, batch, torch.arange(len(flat)), settings)
     assert torch.isfinite(loss)
 
 
@@ -352,8 +357,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run() -> None:
 
 def test_learning_rates_by_hand() -> None:
     def rates(schedule: str) -> list[float]:
-        config = TrainConfig(steps=6, warmup_steps=2, learning_rate=3.0, schedule=schedule)
-        return [round(learning_rate_at(step, config), 6) for step in range(6)]
+        settings = Grpo(warmup_steps=2, learning_rate=3.0, schedule=schedule)
+        return [round(learning_rate_at(step, 6, settings), 6) for step in range(6)]
 
     assert rates("constant") == [1.0, 2.0, 3.0, 3.0, 3.0, 3.0]
     assert rates("linear") == [1.0, 2.0, 3.0, 2.25, 1.5, 0.75]

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tinylora.algorithms.log import PhaseClock, RunLog, keep_steps, open_tracker
+from tinylora.algorithms.log import PhaseClock, RunLog, keep_steps
+from tinylora.algorithms.trackers import open_tracker
 from tinylora.errors import RequestError
 
 
@@ -132,7 +133,8 @@ def test_trackio_writes_offline(tmp_path: Path) -> None:
     """In a process of its own: trackio reads where to write when it is first imported."""
     pytest.importorskip("trackio")
     code = (
-        "import sys; from pathlib import Path; from tinylora.algorithms.log import open_tracker\n"
+        "import sys; from pathlib import Path; "
+        "from tinylora.algorithms.trackers import open_tracker\n"
         "log, close = open_tracker('trackio', Path(sys.argv[1]), {'u': 13})\n"
         "log(1, {'reward': 0.25}); close()"
     )
@@ -144,15 +146,41 @@ def test_trackio_writes_offline(tmp_path: Path) -> None:
     assert (row[0], json.loads(row[1])["reward"]) == (1, 0.25)
 
 
+def test_a_tracker_that_is_not_logged_in_is_a_sentence(tmp_path: Path) -> None:
+    """In a process of its own, without anybody's credentials."""
+    pytest.importorskip("wandb")
+    code = (
+        "import sys; from pathlib import Path; "
+        "from tinylora.algorithms.trackers import open_tracker\n"
+        "try: open_tracker('wandb', Path(sys.argv[1]), {})\n"
+        "except ValueError as error: print('said', error)"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("said")]
+    assert line.startswith("said track = wandb, but wandb did not start: ")
+    assert line.endswith(
+        "Log in to wandb, or leave track out: metrics.jsonl holds the same numbers."
+    )
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
 def test_a_missing_tracker_names_the_extra(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(RequestError, match=rf'{name} is not installed .* "tinylora\[track\]"'):
+    with pytest.raises(RequestError, match=rf'{name} is not installed .*pip install .*"{name}>='):
         open_tracker(name, tmp_path, {})
 
 
 def test_an_unknown_tracker_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r'track = "mlflow" is no tracker. Use one of'):
+    with pytest.raises(RequestError, match=r'track = "mlflow" is not a known tracker. Use one of'):
         open_tracker("mlflow", tmp_path, {})

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tinylora.algorithms import losses
 from tinylora.algorithms.grpo import Batch, micro_batch_loss
-from tinylora.settings import TrainConfig
+from tinylora.settings import Grpo
 
 NAN = math.nan
 TRL_NAMES = {"sequence": "grpo", "token": "dapo", "constant": "dr_grpo"}
@@ -181,7 +181,7 @@ def test_loss_and_gradient_agree_with_trl(normalizer: str, kl_coef: float) -> No
         new_T=old[is_completion],
         reference_T=reference[is_completion],
     )
-    config = TrainConfig(clip_low=0.1, clip_high=0.3, kl_coef=kl_coef, importance_cap=2.0)
+    config = Grpo(clip_low=0.1, clip_high=0.3, kl_coef=kl_coef, importance_cap=2.0)
     halves = torch.arange(int(lengths_B.sum())).split(20)
     flat = ours_in[is_completion]
     ours = sum(micro_batch_loss(flat[tokens], batch, tokens, config) for tokens in halves)

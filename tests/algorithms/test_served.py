@@ -9,16 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.standins import SteeringPolicy, low_token_task, text, tiny_model
+from helpers.standins import SteeringPolicy, low_token_task, run_of, tiny_model, train_in
 from tinylora.algorithms.checkpoint import FILE_NAME
-from tinylora.algorithms.grpo import grpo_step, make_optimizer, train_grpo
-from tinylora.algorithms.log import RunLog
-from tinylora.algorithms.served import FP32_TOLERANCE, HALF_TOLERANCE, holding, tolerance, verdict
+from tinylora.algorithms.grpo import GrpoStep
+from tinylora.algorithms.served import (
+    FP32_TOLERANCE,
+    HALF_TOLERANCE,
+    holding,
+    sentence,
+    tolerance,
+)
 from tinylora.errors import TinyLoraError
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.transformers import TransformersEngine
-from tinylora.settings import TrainConfig
+from tinylora.settings import Grpo, TrainConfig
+from tinylora.tasks.task import Task
 
 TRAINED, BEFORE = 2.0, 1.0
 
@@ -36,10 +42,12 @@ class ServingEngine:
             return TransformersEngine(self.policy).generate(*args)
 
 
-def one_step(engine: Any, policy: SteeringPolicy, **settings: Any) -> dict[str, float]:
+def one_step(
+    engine: Any, policy: SteeringPolicy, task: Task | None = None, **settings: Any
+) -> dict[str, float]:
     config = TrainConfig(prompts_per_step=6, samples_per_prompt=4, **settings)
-    optimizer = make_optimizer(policy, config)
-    return grpo_step(policy, engine, low_token_task(), text(), config, 0, optimizer)[1]
+    assert isinstance(config.learning, Grpo)
+    return GrpoStep(run_of(policy, config, task, engine), config.learning)(0)[0]
 
 
 def trained_policy() -> SteeringPolicy:
@@ -64,7 +72,7 @@ SERVED = {
 @pytest.mark.parametrize("cause", SERVED)
 def test_the_likely_cause_is_named_and_the_numbers_stay(cause: str) -> None:
     policy = trained_policy()
-    with pytest.raises(TinyLoraError, match=rf"differ from .*Likely cause: {cause}.*go on with"):
+    with pytest.raises(TinyLoraError, match=rf"differ from .*Likely cause: {cause}.*resume with"):
         one_step(ServingEngine(policy, SERVED[cause]), policy)
     assert torch.equal(policy.v, torch.full_like(policy.v, TRAINED))
 
@@ -77,11 +85,10 @@ def test_the_trained_policy_passes() -> None:
 
 def test_a_step_that_teaches_nothing_is_looked_at_too() -> None:
     policy = trained_policy()
-    config = TrainConfig(prompts_per_step=6, samples_per_prompt=4)
     task = replace(low_token_task(), grade=lambda gold, completion: Verdict(1.0))
     engine = ServingEngine(policy, torch.zeros_like)
     with pytest.raises(TinyLoraError, match="the adapter is not applied"):
-        grpo_step(policy, engine, task, text(), config, 0, make_optimizer(policy, config))
+        one_step(engine, policy, task)
 
 
 def test_another_base_is_told_from_another_adapter() -> None:
@@ -111,11 +118,10 @@ def test_the_tolerance_is_a_setting() -> None:
 
 
 def test_half_precision_is_allowed_more() -> None:
-    config = TrainConfig()
-    assert tolerance(trained_policy(), config) == FP32_TOLERANCE
-    half: Any = SteeringPolicy(tiny_model().bfloat16())
-    assert tolerance(half, config) == HALF_TOLERANCE
-    assert tolerance(half, TrainConfig(rollout_tolerance=0.3)) == 0.3
+    assert tolerance(tiny_model(), None) == FP32_TOLERANCE
+    half = tiny_model().bfloat16()
+    assert tolerance(half, None) == HALF_TOLERANCE
+    assert tolerance(half, 0.3) == 0.3
 
 
 def test_a_run_that_is_stopped_keeps_its_last_checkpoint(tmp_path: Path) -> None:
@@ -123,11 +129,9 @@ def test_a_run_that_is_stopped_keeps_its_last_checkpoint(tmp_path: Path) -> None
     stops = iter([False, False, True])
     engine = ServingEngine(policy, lambda v: v + 3.0 * next(stops))
     config = TrainConfig(steps=5, prompts_per_step=6, samples_per_prompt=4, checkpoint_every=1)
-    log = RunLog(tmp_path, config.steps)
-    folder = tmp_path / "checkpoint"
     with pytest.raises(TinyLoraError, match="Likely cause"):
-        train_grpo(policy, engine, low_token_task(), text(), config, log, checkpoint_folder=folder)
-    assert torch.load(folder / FILE_NAME)["step"] == 2
+        train_in(tmp_path, run_of(policy, config, engine=engine), config)
+    assert torch.load(tmp_path / "checkpoint" / FILE_NAME)["step"] == 2
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
@@ -150,4 +154,4 @@ def test_a_run_that_is_stopped_keeps_its_last_checkpoint(tmp_path: Path) -> None
     ],
 )
 def test_verdicts_by_hand(distances: dict[str, float], effect: float, said: str) -> None:
-    assert said in verdict(distances, effect, allowed=0.01)
+    assert said in sentence(distances, effect, allowed=0.01)

@@ -2,21 +2,34 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from helpers.standins import END, SteeringPolicy, low_token_task, text, tiny_model
-from tinylora.algorithms.log import RunLog
+from helpers.standins import (
+    END,
+    SteeringPolicy,
+    low_token_task,
+    run_of,
+    text,
+    tiny_model,
+    train_in,
+)
 from tinylora.algorithms.loop import Outcome
 from tinylora.algorithms.optimizer import make_optimizer
-from tinylora.algorithms.sft import own_samples, sft_step, train_sft
+from tinylora.algorithms.sft import learn, own_samples
 from tinylora.errors import RequestError
-from tinylora.rollout.transformers import TransformersEngine
-from tinylora.settings import TrainConfig
+from tinylora.settings import Sft, TrainConfig
 from tinylora.tasks.task import Problem, Task
 
-CONFIG = TrainConfig(algorithm="sft", steps=6, prompts_per_step=4, learning_rate=5e-2)
+SETTINGS: dict[str, Any] = {
+    "algorithm": "sft",
+    "steps": 6,
+    "prompts_per_step": 4,
+    "learning_rate": 5e-2,
+}
+CONFIG = TrainConfig(**SETTINGS)
 
 
 def solved() -> Task:
@@ -27,24 +40,15 @@ def solved() -> Task:
 
 def run(folder: Path, task: Task, config: TrainConfig) -> tuple[SteeringPolicy, Outcome]:
     policy = SteeringPolicy(tiny_model())
-    log = RunLog(folder, config.steps)
-    outcome = train_sft(
-        policy,
-        TransformersEngine(policy),
-        task,
-        text(),
-        config,
-        log,
-        checkpoint_folder=folder / "checkpoint",
-        resume=True,
-    )
-    return policy, outcome
+    return policy, train_in(folder, run_of(policy, config, task), config, resume=True)
 
 
 def test_the_loss_is_the_mean_over_tokens_of_the_models_own() -> None:
     policy = SteeringPolicy(tiny_model())
     references = [(Problem("3 4 5", ""), [7, 8, END]), (Problem("6 7", ""), [9, END])]
-    metrics = sft_step(policy, make_optimizer(policy, CONFIG), references, text(), CONFIG, 0)
+    settings = Sft(prompts_per_step=4, learning_rate=5e-2)
+    optimizer = make_optimizer(policy, settings)
+    metrics = learn(run_of(policy, CONFIG), optimizer, references, settings, 0)
     losses = []
     for prompt, ids in (([3, 4, 5], [7, 8, END]), ([6, 7], [9, END])):
         row = torch.tensor([prompt + ids])
@@ -56,14 +60,14 @@ def test_the_loss_is_the_mean_over_tokens_of_the_models_own() -> None:
 
 
 def test_solutions_become_likelier(tmp_path: Path) -> None:
-    run(tmp_path, solved(), CONFIG.model_copy(update={"steps": 30}))
+    run(tmp_path, solved(), TrainConfig(**{**SETTINGS, "steps": 30}))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     losses = [float(line.split('"loss": ')[1].split(",")[0]) for line in lines]
     assert losses[-1] < losses[0] - 0.3
 
 
 def test_a_resumed_run_is_the_run(tmp_path: Path) -> None:
-    constant = CONFIG.model_copy(update={"schedule": "constant"})
+    constant = TrainConfig(**SETTINGS, schedule="constant")
     whole, _ = run(tmp_path / "whole", solved(), constant)
     run(tmp_path / "parts", solved(), constant.model_copy(update={"steps": 3}))
     parts, outcome = run(tmp_path / "parts", solved(), constant)
@@ -77,9 +81,9 @@ def test_own_samples_are_the_base_models_and_right() -> None:
     with torch.no_grad():
         policy.v += 3.0  # what is trained must not change what the base answers
     problems = list(task.train[:6])
-    found = own_samples(policy, problems, task, text(), CONFIG, 0, None)
+    found = own_samples(run_of(policy, CONFIG), problems, 8, 0)
     untouched = SteeringPolicy(tiny_model())
-    same = own_samples(untouched, problems, task, text(), CONFIG, 0, None)
+    same = own_samples(run_of(untouched, CONFIG), problems, 8, 0)
     assert found == same
     assert found
     assert all(task.grade("low", text().decode(ids)).is_right for _, ids in found)

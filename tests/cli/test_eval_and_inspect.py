@@ -13,10 +13,11 @@ from transformers import GPT2Config, Phi3Config
 
 from tinylora.adapter.files import read, write
 from tinylora.cli import main
-from tinylora.cli.eval import AllOptions, task_settings, with_recorded
-from tinylora.cli.options import parse
+from tinylora.cli.eval import VERB
 from tinylora.evaluate.estimators import binomial_p
 from tinylora.models import load_model
+from tinylora.settings import FIELDS
+from tinylora.settings.evaluate import EvalConfig, eval_config
 
 
 def test_eval_measures_what_the_run_measured(finished_run: Path, tmp_path: Path) -> None:
@@ -32,34 +33,46 @@ def test_eval_measures_what_the_run_measured(finished_run: Path, tmp_path: Path)
 def test_what_was_not_given_is_as_in_the_run(finished_run: Path, tmp_path: Path) -> None:
     settings = {"seed": 7, "dtype": "bf16", "eval_problems": 3, "eval_samples": 5}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
-    options = with_recorded(AllOptions(adapter=str(tmp_path), seed=1))
-    assert (options.seed, options.dtype, options.problems, options.samples) == (1, "bf16", 3, 5)
+    assert measured({"adapter": str(tmp_path), "seed": "1"}) == (1, "bf16", 3, 5)
     (tmp_path / "adapter.safetensors").touch()
     for named in (
-        AllOptions(adapter=str(tmp_path / "adapter.safetensors")),  # a file in the run's folder
-        AllOptions(adapter="elsewhere.safetensors", compare=(str(tmp_path),)),
+        {"adapter": str(tmp_path / "adapter.safetensors")},  # a file in the run's folder
+        {"adapter": "elsewhere.safetensors", "compare": str(tmp_path)},
     ):
-        assert (with_recorded(named).seed, named.problems) == (7, 3)
-    options = with_recorded(AllOptions())
-    assert (options.seed, options.dtype, options.problems, options.samples) == (0, "auto", 512, 4)
+        assert measured(named) == (7, "bf16", 3, 5)
+    assert measured({}) == (0, "auto", 512, 4)
+
+
+def measured(given: dict[str, str]) -> tuple[int, str, int, int]:
+    config = eval_config(given)
+    return config.seed, config.dtype, config.eval_problems, config.eval_samples
+
+
+def test_a_request_has_the_names_of_a_run() -> None:
+    """What both have is one setting; the older spellings are the same options."""
+    own = {"adapter", "compare", "split", "controls", "force", "json_file"}
+    assert {name for name in EvalConfig.model_fields if name not in FIELDS} == own
+    given = VERB.given(["--problems=3", "--samples", "2"])
+    assert given == VERB.given(["--eval-problems=3", "--eval_samples=2"])
+    assert given == {"eval_problems": "3", "eval_samples": "2"}
 
 
 def test_another_task_is_asked_in_its_own_way_but_of_the_same_model(tmp_path: Path) -> None:
     settings = {"task": "pocket", "chat_template": "off", "enable_thinking": False}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
-    same = task_settings(with_recorded(AllOptions(adapter=str(tmp_path))))
-    other = task_settings(with_recorded(AllOptions(adapter=str(tmp_path), task="math500")))
+    same = eval_config({"adapter": str(tmp_path)})
+    other = eval_config({"adapter": str(tmp_path), "task": "math500"})
     assert (same.chat_template, same.enable_thinking) == ("off", False)
     assert (other.chat_template, other.enable_thinking) == ("off", False)
 
 
-def test_programs_without_a_wall_are_never_taken_from_a_run_folder(tmp_path: Path) -> None:
+def test_programs_without_a_sandbox_are_never_taken_from_a_run_folder(tmp_path: Path) -> None:
     settings = {"task": "code_contests", "scheme": "binary", "unsafe_no_sandbox": True}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
-    recorded = task_settings(with_recorded(AllOptions(adapter=str(tmp_path))))
-    assert (recorded.scheme, recorded.unsafe_no_sandbox) == ("binary", False)
-    asked = parse(AllOptions, ["--adapter", str(tmp_path), "--unsafe-no-sandbox"], "eval", "")
-    assert task_settings(with_recorded(asked)).unsafe_no_sandbox is True
+    config = eval_config({"adapter": str(tmp_path)})
+    assert (config.scheme, config.unsafe_no_sandbox) == ("binary", False)
+    asked = eval_config(VERB.given(["--adapter", str(tmp_path), "--unsafe-no-sandbox"]))
+    assert asked.unsafe_no_sandbox is True
 
 
 def test_a_split_without_problems_is_named(
@@ -182,7 +195,7 @@ def test_a_run_by_another_method_is_measured_and_compared(
     final = json.loads((folder / "summary.json").read_text())["evaluations"]["final"]
     assert measured["compare"]["sampled"] == final["sampled"]
     assert main(["eval", f"--adapter={folder}", "--device=cpu", "--controls"]) == 2
-    assert "--controls draws other numbers for a TinyLoRA adapter" in capsys.readouterr().err
+    assert "--controls draws random values for a TinyLoRA adapter" in capsys.readouterr().err
 
 
 def test_adapters_of_different_bases_are_not_compared(
@@ -195,7 +208,7 @@ def test_adapters_of_different_bases_are_not_compared(
     assert main(["eval", "--compare", *files]) == 2
     said = capsys.readouterr().err
     assert "one.safetensors names one and " in said
-    assert "names other as base model, but two adapters are compared on one" in said
+    assert "names other as base model, but adapters are compared on the same one" in said
 
 
 def test_inspect_shows_the_maps_of_a_model(
@@ -203,7 +216,7 @@ def test_inspect_shows_the_maps_of_a_model(
 ) -> None:
     assert main(["inspect", str(tiny_folder), "--num-groups=3"]) == 0
     printed = capsys.readouterr().out
-    assert "14 linear maps matched" in " ".join(printed.split())
+    assert "14 linear layers matched" in " ".join(printed.split())
     assert "model.layers.*.mlp.gate_proj" in printed
     assert "3 groups, tiled (under model.layers)" in printed
 
@@ -230,10 +243,12 @@ def test_inspect_shows_what_the_default_adapts_in_another_kind_of_model(
         config.save_pretrained(folder)
         assert main(["inspect", str(folder)]) == 0
         printed = capsys.readouterr().out
-        assert "4 linear maps matched" in " ".join(printed.split())  # lm_head is none
-        assert "4 numbers: u = 1 in 4 groups of 1 module; 4 degrees of freedom" in printed
+        assert "4 linear layers matched" in " ".join(printed.split())  # lm_head is not one
+        said = " ".join(printed.split())
+        assert "4 numbers: u = 1 in 4 groups of 1 module; 4 degrees of freedom" in said
+        assert "The default is 13 groups, but only 4 modules are adapted" in said
         assert main(["inspect", str(folder), "--targets", targets]) == 0
-        assert "4 linear maps matched" in " ".join(capsys.readouterr().out.split())
+        assert "4 linear layers matched" in " ".join(capsys.readouterr().out.split())
         assert main(["inspect", str(folder), "--targets", "q_proj"]) == 2
         capsys.readouterr()
 
@@ -243,8 +258,8 @@ def test_inspect_says_everything_in_an_adapter_file(
 ) -> None:
     assert main(["inspect", str(finished_run)]) == 0
     printed = capsys.readouterr().out
-    assert "An adapter of 13 numbers: 13 groups of modules, u = 1." in printed
-    assert "26 bytes of numbers" in printed
+    assert "An adapter of 13 parameters: 13 groups of modules, u = 1." in printed
+    assert "26 bytes of parameters" in printed
     assert "rank = 2" in printed
     assert printed.count("\nv[") == 13
 
@@ -268,7 +283,7 @@ def test_a_text_is_taken_wherever_a_file_is(
 ) -> None:
     text = text_of(adapter_of(finished_run), capsys)
     assert main(["inspect", text]) == 0
-    assert "An adapter of 13 numbers: 13 groups of modules, u = 1." in capsys.readouterr().out
+    assert "An adapter of 13 parameters: 13 groups of modules, u = 1." in capsys.readouterr().out
     figures = []
     for name in (text, adapter_of(finished_run)):
         argv = ["eval", f"--adapter={name}", f"--model={tiny_folder}", f"--task={task_name}"]
@@ -277,10 +292,9 @@ def test_a_text_is_taken_wherever_a_file_is(
     assert figures[0] == figures[1]
 
 
-def test_a_text_longer_than_a_file_name_may_be_is_no_path() -> None:
+def test_a_text_longer_than_a_file_name_may_be_is_not_a_path() -> None:
     """196 numbers in fp32 are more than a thousand characters."""
-    options = with_recorded(AllOptions(adapter="tl1:" + "A" * 1200))
-    assert options.task == "pocket"
+    assert eval_config({"adapter": "tl1:" + "A" * 1200}).task == "pocket"
 
 
 def test_an_adapter_of_another_base_is_refused_unless_forced(
@@ -299,7 +313,7 @@ def test_inspect_says_whether_the_base_at_hand_is_the_adapters(
     finished_run: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for options, answer in (
-        ([], "tiny is not on this machine under that name; name it by --model"),
+        ([], "tiny is not on this machine under that name; name it with --model"),
         ([f"--model={tiny_folder}"], f"{tiny_folder} is the base it was trained on"),
         (["--model=pocket"], "pocket differs: the embeddings, linear layers and norms or biases"),
     ):
@@ -319,7 +333,7 @@ def test_inspect_reads_an_adapter_whose_base_has_a_name_that_no_model_can_have(
 def test_inspect_shows_leading_singular_values_and_gaps(
     tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["inspect", str(tiny_folder), "--rank=3"]) == 0
+    assert main(["inspect", str(tiny_folder), "--rank=3", "--num-groups=1"]) == 0
     row = next(r for r in capsys.readouterr().out.splitlines() if "1.mlp.up_proj" in r)
     weight = load_model(str(tiny_folder), device="cpu").model.model.layers[1].mlp.up_proj.weight
     s = torch.linalg.svdvals(weight.detach().double()).tolist()
@@ -351,7 +365,7 @@ def test_inspect_shows_no_singular_values_where_there_are_no_weights_or_they_are
     assert "singular" not in capsys.readouterr().out.lower()
     shutil.copy(tiny_folder / "config.json", tmp_path)
     assert main(["inspect", str(tmp_path)]) == 0
-    assert "shown where the weights are on this machine" in capsys.readouterr().out
+    assert "shown only where the weights are on this machine" in capsys.readouterr().out
     assert main(["inspect", str(tmp_path), "--spectrum=yes"]) == 2
 
 
@@ -378,6 +392,6 @@ def test_inspect_finds_an_adapter_by_its_hub_id(
     (repository / "refs" / "main").write_text("c" * 40)
     shutil.copy(adapter_of(finished_run), repository / "snapshots" / ("c" * 40))
     assert main(["inspect", "someone/thirteen"]) == 0
-    assert "An adapter of 13 numbers" in capsys.readouterr().out
+    assert "An adapter of 13 parameters" in capsys.readouterr().out
     assert main(["inspect", "someone/nothing"]) == 2
     assert "the hub gave no model of that name" in capsys.readouterr().err

@@ -167,7 +167,7 @@ def test_a_checkpoint_of_peft_becomes_a_file(
     file = tmp_path / "again.safetensors"
     argv = ["import", str(folder), f"--out={file}", f"--model={tiny_folder}"]
     assert main(argv) == 0
-    assert f"{file}: 56 numbers, " in capsys.readouterr().out
+    assert f"{file}: 56 parameters, " in capsys.readouterr().out
     ours, again = bare(tiny_folder), bare(tiny_folder)
     load(ours, finished_run)
     load(again, file)
@@ -183,16 +183,16 @@ def test_a_checkpoint_that_names_no_base_asks_for_it(
     path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": None}))
     capsys.readouterr()
     argv = ["import", str(folder), f"--out={tmp_path / 'x'}"]
-    refused(argv, "does not name its base model. Name it by --model", capsys)
+    refused(argv, "does not name its base model. Name it with --model", capsys)
 
 
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
         (["nowhere", "--to=lora", "--out=x"], "There is no adapter at nowhere"),
-        (["x", "--to=onnx", "--out=x"], "invalid choice 'onnx' for argument '--to'"),
-        (["x", "--out=x"], "Missing from tinylora export: --to"),
-        (["x", "--to=gguf", "--out=x", "--store=fp16"], "--store fp16 with --to gguf.*fp32 alone"),
+        (["x", "--to=onnx", "--out=x"], "to = onnx, but it must be 'lora', 'merged', 'gguf' or"),
+        (["x", "--out=x"], '"tinylora export" needs --to'),
+        (["x", "--to=gguf", "--out=x", "--store=fp16"], "store = fp16 with to = gguf.*fp32 alone"),
     ],
 )
 def test_a_wrong_export_is_refused(

@@ -63,9 +63,9 @@ def test_inspect_checks_the_base_as_it_was_quantised(
     assert main(argv) == 0
     printed = capsys.readouterr().out
     assert "Fingerprint of the base: quantised weights (nf4-double); embeddings" in printed
-    assert "quantised by --quantize nf4, is the base it was trained on" in printed
+    assert "quantised with --quantize nf4, is the base it was trained on" in printed
     assert main(["inspect", str(on_nf4), "--model=pocket"]) == 0
-    assert "quantised by --quantize nf4, differs: the embeddings" in capsys.readouterr().out
+    assert "quantised with --quantize nf4, differs: the embeddings" in capsys.readouterr().out
     monkeypatch.setattr("tinylora.models.find_spec", lambda name: None)
     assert main(argv) == 0
     assert "was not checked: quantize = nf4 needs bitsandbytes" in capsys.readouterr().out
@@ -105,7 +105,8 @@ def test_a_loaded_model_is_recorded_as_it_is_quantised(
 def test_a_loaded_model_is_not_quantised_behind_its_owners_back(tiny_folder: Path) -> None:
     model = load_model(str(tiny_folder), "fp32", "cpu").model
     with pytest.raises(
-        RequestError, match="quantize = int8, but the LlamaForCausalLM that was given is loaded"
+        RequestError,
+        match="quantize = int8 cannot be applied to a LlamaForCausalLM that is already",
     ):
         train(TrainConfig(quantize="int8"), model=model)
 

@@ -10,7 +10,7 @@ import yaml
 
 from tinylora.adapter.files import read
 from tinylora.cli import main
-from tinylora.run.training import ALGORITHMS
+from tinylora.run import training
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -93,7 +93,7 @@ def test_the_end_table_says_what_changed(
     shutil.copytree(finished_run, folder)
     main(["train", "--resume", "--output", str(folder)])
     printed = capsys.readouterr().out
-    for word in ("base", "final", "gain", "numbers trained", "13", "26", "time", "curve.png"):
+    for word in ("base", "final", "gain", "parameters trained", "13", "26", "time", "curve.png"):
         assert word in printed
 
 
@@ -160,9 +160,9 @@ def test_an_interrupted_run_says_how_to_go_on(
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(ALGORITHMS, "grpo", interrupted)
+    monkeypatch.setattr(training, "run_steps", interrupted)
     assert main(["train", *small, f"--output={tmp_path / 'run'}"]) == 130
-    again = f'Go on with "tinylora train --resume --output {tmp_path / "run"}".'
+    again = f'Resume it with "tinylora train --resume --output {tmp_path / "run"}".'
     assert capsys.readouterr().err == f"\ntinylora train: interrupted. {again}\n"
 
 

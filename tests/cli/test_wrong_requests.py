@@ -22,29 +22,30 @@ def refused(argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["trian"], r"tinylora trian: trian is no verb. Did you mean train\?"),
-        (["train", "--learning-rat=1"], r"--learning-rat is no option.*mean --learning-rate\?"),
-        (["train", "--quantise", "nf4"], '--quantise is no option of "tinylora train"'),
-        (["eval", "--adaptor", "x"], r"--adaptor is no option.* Did you mean --adapter\?"),
+        (["trian"], r"tinylora trian: trian is not a verb. Did you mean train\?"),
+        (["train", "--learning-rat=1"], r"--learning-rat is not an option.*mean --learning-rate\?"),
+        (["train", "--quantise", "nf4"], '--quantise is not an option of "tinylora train"'),
+        (["eval", "--adaptor", "x"], r"--adaptor is not an option.* Did you mean --adapter\?"),
         (["inspect", "pocket", "--num-group=3"], r"Did you mean --num-groups\?"),
-        (["train", "nowhere.yaml"], "There is no recipe nowhere.yaml"),
+        (["train", "nowhere.yaml"], "The recipe nowhere.yaml does not exist"),
         (["train", "--u=0"], "u = 0, but it must be at least 1"),
         (["train", "--params=3", "--u=1"], "params = 3 beside u"),
-        (["train", "--resume"], "--resume has no run to go on with. Name its folder"),
-        (["train", "--resume", "--output=nowhere"], "There is no run to resume in nowhere"),
+        (["train", "--resume"], "--resume needs the folder of a run. Name it"),
+        (["train", "--resume", "--output=nowhere"], "nowhere is not a run that can be resumed"),
         (["train", "--task=pockt", "--output=x"], r'"pockt" is no task.*Did you mean pocket\?'),
-        (["train", "--model=./nowhere"], r"There is no model folder ./nowhere"),
-        (["train", "--model=./nowhere", "--dry-run"], r"There is no model folder ./nowhere"),
+        (["train", "--model=./nowhere"], r"The model folder ./nowhere does not exist"),
+        (["train", "--model=./nowhere", "--dry-run"], r"The model folder ./nowhere does not exist"),
         (["eval", "--model=nobody/nothing"], "and the hub gave no model of that name"),
         (["eval", "--adapter=nowhere.safetensors"], "There is no adapter at nowhere.safetensors"),
-        (["eval", "--controls"], "no --adapter was given"),
-        (["eval", "--problems", "x"], "Error parsing --problems.*All options"),
-        (["eval", "--problems"], "Missing value for argument '--problems'"),
-        (["eval", "--split", "dev"], "invalid choice 'dev' for argument '--split'"),
-        (["train", "a.yaml", "b.yaml"], "Unrecognized options: b.yaml"),
-        (["inspect"], "Missing from tinylora inspect: MODEL"),
-        (["eval", "--problems=0"], "problems = 0, but it must be at least 1"),
-        (["eval", "--temperature=0"], "temperature = 0.0, but sampling needs one above 0"),
+        (["eval", "--controls"], "no adapter was given. Name it with --adapter"),
+        (["eval", "--problems", "x"], "eval_problems = x, but it must be a whole number"),
+        (["eval", "--problems"], "--eval-problems/--problems needs a value"),
+        (["eval", "--split", "dev"], "split = dev, but it must be 'train' or 'test'"),
+        (["train", "a.yaml", "b.yaml"], "does not know what to do with b.yaml"),
+        (["inspect"], r'"tinylora inspect" needs MODEL\|ADAPTER\. All options'),
+        (["export", "x"], "needs --to lora.*peft-tinylora and --out DIR"),
+        (["eval", "--problems=0"], "eval_problems = 0, but it must be at least 1"),
+        (["eval", "--temperature=0"], "temperature = 0, but it must be above 0"),
         (["eval", "--json=no/such/folder.json"], "there is no folder no/such"),
         (["eval", "--json=/"], "json = / is a folder. Name a file in it"),
         (["eval", "--adapter=a", "--compare", "b", "c"], "a, b, c are 3 adapters, but two are"),
@@ -52,7 +53,7 @@ def refused(argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) 
         (["export", "x", "--to=lora", "--out=."], r"\. is the folder that this runs in"),
         (["inspect", "tl1:AAAA", "--num-groups=3"], "--num-groups is for a model, but tl1:AAAA"),
         (["inspect", "pocket", "--model=pocket"], "but pocket is a model itself. Leave --model"),
-        (["inspect", "./nowhere"], "There is no model folder ./nowhere"),
+        (["inspect", "./nowhere"], "The model folder ./nowhere does not exist"),
         (["inspect", "runs/nowhere.safetensors"], "There is no adapter file runs/nowhere"),
     ],
 )
@@ -67,7 +68,7 @@ def test_an_unknown_key_names_recipe_and_nearest_spelling(
 ) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("learning_rat: 1\n", encoding="utf-8")
-    sentence = r"recipe.yaml: learning_rat is no setting. Did you mean learning_rate\?"
+    sentence = r"recipe.yaml: learning_rat is not a setting. Did you mean learning_rate\?"
     refused(["train", str(recipe)], sentence, capsys)
 
 
@@ -133,7 +134,7 @@ def test_an_adapter_whose_base_is_not_there_asks_for_it(
     file = tmp_path / "adapter.safetensors"
     shutil.copy(finished_run / "adapter.safetensors", file)
     argv = ["eval", f"--adapter={file}", f"--task={task_name}"]
-    refused(argv, "names tiny as its base model. There is no folder tiny.*by --model", capsys)
+    refused(argv, "names tiny as its base model. There is no folder tiny.*with --model", capsys)
 
 
 @pytest.mark.parametrize("extra", [[], ["--dry-run"]])

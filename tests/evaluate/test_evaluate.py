@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from tinylora.algorithms.grpo import Text
 from tinylora.errors import TinyLoraError
-from tinylora.evaluate.exam import controls, evaluate, random_values
+from tinylora.evaluate.exam import Exam, controls, random_values
+from tinylora.prompts import Text
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.tasks.task import Problem, Task
@@ -29,6 +29,7 @@ TEXT = Text(
     lambda ids: str(ids[0]),
     (0,),
 )
+PARROT: Any = Parrot()
 PROBLEMS = [Problem(str(i), str(i % 2)) for i in range(4)]
 
 
@@ -40,7 +41,7 @@ def parrot_task(grade: Any) -> Task:
 
 def test_evaluation_by_hand() -> None:
     task = parrot_task(lambda gold, text: Verdict(float(gold == text)))
-    summary = evaluate(Parrot(), PROBLEMS, task, TEXT, samples=2, temperature=1.0).summary()
+    summary = Exam(task, TEXT, PROBLEMS, samples=2).sampled(PARROT).summary()
     assert summary["accuracy"] == 0.5  # 0 and 1 repeat their gold answers, 2 and 3 do not
     assert (summary["num_problems"], summary["num_samples"]) == (4, 2)
     assert summary["figures"]["mean_length"] == {"value": 1.0, "low": 1.0, "high": 1.0}
@@ -54,7 +55,7 @@ def test_evaluation_by_hand() -> None:
 def test_a_grader_that_judges_nothing_is_an_error() -> None:
     task = parrot_task(lambda gold, text: Verdict(None, "compiler missing"))
     with pytest.raises(TinyLoraError, match=r"None of 4 answers could be judged \(compiler miss"):
-        evaluate(Parrot(), PROBLEMS, task, TEXT)
+        Exam(task, TEXT, PROBLEMS).greedy(PARROT)
 
 
 class Numbers:

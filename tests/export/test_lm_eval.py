@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from tinylora.adapter import AdapterConfig, TinyLora, attach
-from tinylora.evaluate.exam import evaluate
+from tinylora.evaluate.exam import Exam
 from tinylora.export import to_lora
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
@@ -65,7 +65,7 @@ def adapter_on(base: Any) -> TinyLora:
 def our_accuracy(base: Any, policy: Policy) -> float:
     task = load_task("pocket")
     problems = list(task.test[:NUM_PROBLEMS])
-    return evaluate(TransformersEngine(policy), problems, task, text_of(base)).accuracy
+    return Exam(task, text_of(base), problems).greedy(TransformersEngine(policy)).accuracy
 
 
 def write_task(folder: Path) -> None:

@@ -1,11 +1,11 @@
-"""What the judge's tests share: programs that name their verdict, and a clean room."""
+"""Programs that name their verdict, and what they must leave as it was."""
 
 import ctypes
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinylora.rewards.code.judging import Job, Limits, Test, judge
+from tinylora.rewards.code.judging import Comparison, Limits, Submission, Test, judge_many
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
@@ -31,10 +31,11 @@ class Attack:
     source: bytes
     header: dict[str, str]
 
-    def job(self, limits: Limits) -> Job:
+    def submission(self, limits: Limits) -> Submission:
         given = "1 2\n" + "7 " * 10_000_000 if self.header.get("stdin") == "big" else "1 2\n"
         tests = [Test(given, self.header.get("want", "3"))] * int(self.header.get("repeat", 1))
-        return Job(self.source, tuple(tests), limits, self.header.get("cmp", "tokens"))
+        comparison = Comparison(self.header.get("cmp", "tokens"))
+        return Submission(self.source, tuple(tests), limits, comparison)
 
 
 def attacks(folder: Path) -> list[Attack]:
@@ -48,13 +49,11 @@ def _attack(path: Path) -> Attack:
     return Attack(path.stem, source, header)
 
 
-def judge_job(job: Job):
-    return judge(
-        job.source, job.tests, job.limits, job.compare, scheme=job.scheme, standard=job.standard
-    )
+def judged(submission: Submission):
+    return judge_many([submission])[0]
 
 
-class CleanRoom:
+class Surroundings:
     """What must be the same before and after a hostile program."""
 
     def __init__(self) -> None:
@@ -73,7 +72,7 @@ class CleanRoom:
 
     def check(self) -> None:
         assert self.seen() == self.before
-        assert judge(HONEST, SUM, LIMITS).reason == "AC"
+        assert judged(Submission(HONEST, SUM, LIMITS)).reason == "AC"
 
 
 def _children() -> list[str]:

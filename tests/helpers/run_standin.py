@@ -5,9 +5,7 @@ from pathlib import Path
 
 import torch
 
-from helpers.standins import SteeringPolicy, low_token_task, text, tiny_model
-from tinylora.algorithms.grpo import train_grpo
-from tinylora.algorithms.log import RunLog
+from helpers.standins import SteeringPolicy, low_token_task, run_of, text, tiny_model, train_in
 from tinylora.algorithms.validation import Validation, hold_out
 from tinylora.evaluate.exam import Exam
 from tinylora.rollout.transformers import TransformersEngine
@@ -29,21 +27,11 @@ CONFIG = TrainConfig(
 def main(folder: Path) -> None:
     policy = SteeringPolicy(tiny_model())
     engine = TransformersEngine(policy)
-    log = RunLog(folder, CONFIG.steps)
     task, held_out = hold_out(low_token_task(), CONFIG)
     exam = Exam(task, text(), held_out, temperature=1.0, samples=1, seed=0)
     validation = Validation(lambda: exam.greedy(engine).accuracy, CONFIG.eval_every or 0)
-    train_grpo(
-        policy,
-        engine,
-        task,
-        text(),
-        CONFIG,
-        log,
-        checkpoint_folder=folder / "checkpoint",
-        resume=True,
-        validation=validation,
-    )
+    run = run_of(policy, CONFIG, task, engine)
+    train_in(folder, run, CONFIG, resume=True, validation=validation)
     assert validation.best is not None
     best = {**validation.best.state, "step": validation.best.step}
     torch.save({"last": policy.v.detach(), **best}, folder / "v.pt")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from tinylora.algorithms.grpo import Text
+from tinylora.algorithms import make_step
+from tinylora.algorithms.log import RunLog
+from tinylora.algorithms.loop import Loop, Outcome, Run, run_steps
+from tinylora.policy import no_lora
+from tinylora.prompts import Text
 from tinylora.rewards.verdict import Verdict
+from tinylora.rollout.engine import Sampling
+from tinylora.rollout.transformers import TransformersEngine
+from tinylora.settings import TrainConfig
 from tinylora.tasks.task import Problem, Task
 
 VOCABULARY = 48
@@ -77,6 +85,22 @@ class SteeringPolicy:
     def metrics(self) -> dict[str, float]:
         return {"v_norm": float(self.v.detach().norm())}
 
+    adapter = None
+
+    @property
+    def num_trainable(self) -> int:
+        return self.v.numel()
+
+    def write_lora(self, folder: Path) -> None:
+        raise no_lora(self)
+
+    def save(self, folder: Path, store: str) -> int:
+        torch.save(self.state_dict(), folder / "v.pt")
+        return (folder / "v.pt").stat().st_size
+
+    def detach(self) -> None:
+        """The hooks stay: the model is a test's own."""
+
 
 def text() -> Text:
     """Token ids as words: "7 12 30"."""
@@ -99,3 +123,26 @@ def low_token_task(max_new_tokens: int = 8) -> Task:
         for i in range(20)
     ]
     return Task("low-token", problems, problems[:5], grade, max_new_tokens)
+
+
+def run_of(policy: Any, config: TrainConfig, task: Task | None = None, engine: Any = None) -> Run:
+    """A run of the stand-ins, as `tinylora.run` makes one."""
+    task = task or low_token_task()
+    budget = config.max_new_tokens or task.max_new_tokens
+    return Run(
+        policy,
+        engine or TransformersEngine(policy),
+        task,
+        text(),
+        Sampling(config.temperature, budget, (END,)),
+        config.seed,
+        config.steps,
+    )
+
+
+def train_in(folder: Path, run: Run, config: TrainConfig, **loop: Any) -> Outcome:
+    """Take the algorithm's steps, with log and checkpoint in `folder`."""
+    log = RunLog(folder, config.steps)
+    step = make_step(run, config.learning)
+    place = folder / "checkpoint"
+    return run_steps(run.policy, step, Loop(config, config.checkpoint_every, place, log, **loop))

@@ -5,8 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import pretrain
-from tinylora.evaluate.exam import evaluate
-from tinylora.evaluate.records import Evaluation
+from tinylora.evaluate.exam import Exam
 from tinylora.models import Base, load_model
 from tinylora.pocket import model_folder
 from tinylora.policy import UntrainedPolicy
@@ -27,16 +26,13 @@ def stop_at_3(tokens, pages, step):
     return tokens(pages, step)
 
 
-def answers(base: Base, num_problems: int, temperature: float, samples: int) -> Evaluation:
+def exam(base: Base, num_problems: int, samples: int = 1) -> Exam:
     made = task.make()
-    return evaluate(
-        TransformersEngine(UntrainedPolicy(base.model)),
-        made.test[:num_problems],
-        made,
-        text_of(base),
-        temperature=temperature,
-        samples=samples,
-    )
+    return Exam(made, text_of(base), made.test[:num_problems], samples=samples)
+
+
+def engine(base: Base) -> TransformersEngine:
+    return TransformersEngine(UntrainedPolicy(base.model))
 
 
 def test_auto_classes_load_it():
@@ -68,13 +64,13 @@ def test_the_tokenizer_in_the_box_is_the_one_that_is_built():
 
 
 def test_greedy_guesses(pocket: Base):
-    greedy = answers(pocket, 512, 0.0, 1)
+    greedy = exam(pocket, 512).greedy(engine(pocket))
     assert greedy.accuracy <= 0.35
     assert greedy.by_label["guess"]["share"] > 0.9
 
 
 def test_sampled_it_is_right_a_third_of_the_time_and_careful_answers_are_right(pocket: Base):
-    sampled = answers(pocket, 1024, 1.0, 8)
+    sampled = exam(pocket, 1024, 8).sampled(engine(pocket))
     assert 0.20 <= sampled.accuracy <= 0.40
     careful = sampled.by_label["careful"]
     assert careful["share"] * 1024 * 8 >= 2000  # so many answers decide the latent accuracy

@@ -15,7 +15,7 @@ from tinylora.models import load_model, load_skeleton
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine, _Batch
-from tinylora.run.memory import Memory, estimate, weight_bytes
+from tinylora.run.memory import Memory, estimate, size_text, weight_bytes
 
 LONGEST, BUDGET = 20, 30
 
@@ -28,7 +28,7 @@ def estimated(model: Any, **settings: Any) -> Memory:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
-    """A model whose sizes are no multiples of quantisation's groups, with any tokenizer."""
+    """A model whose sizes are not multiples of quantisation's groups, with any tokenizer."""
     folder = tmp_path_factory.mktemp("models") / "sizes"
     model = tiny_model(hidden_size=72, intermediate_size=200, tie_word_embeddings=True)
     model.save_pretrained(folder)
@@ -119,3 +119,18 @@ def test_checkpointing_quantising_and_bands_take_less() -> None:
     assert estimated(model, rollout="http://a:8000").rollouts == 0 < plain.folded
     assert estimated(model, dtype="bf16").folded == 0
     assert plain.peak == plain.weights + plain.trained + max(plain.learning, plain.rollouts)
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [
+        (52, "52 bytes"),
+        (1000, "0.977 KiB"),
+        (88_161, "86.1 KiB"),
+        (3 << 20, "3 MiB"),
+        (15_231_233_024, "14.2 GiB"),
+        (1234 << 30, "1234 GiB"),
+    ],
+)
+def test_sizes_read_in_sensible_units(num_bytes: int, text: str) -> None:
+    assert size_text(num_bytes) == text

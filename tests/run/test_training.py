@@ -19,6 +19,7 @@ from tinylora.cli.eval import run as cli_eval
 from tinylora.run import training as run
 from tinylora.run.prepare import prepare
 from tinylora.run.report import draw_curve, smooth
+from tinylora.settings import Adam
 
 
 def settings(output: Path, **changes: Any) -> TrainConfig:
@@ -57,13 +58,13 @@ def test_the_final_accuracy_is_that_of_the_file(
 ) -> None:
     """Whatever lies in the file after training is what is measured: here, other numbers."""
     seen: list[torch.Tensor] = []
-    measure = run._measure
+    measure = run.Course.measure
 
-    def noted(job: Any, engine: Any) -> Any:
+    def noted(course: Any, engine: Any) -> Any:
         seen.append(engine.policy.adapter.v.detach().clone())
-        return measure(job, engine)
+        return measure(course, engine)
 
-    monkeypatch.setattr(run, "_measure", noted)
+    monkeypatch.setattr(run.Course, "measure", noted)
     config = settings(tmp_path / "run", model=str(tiny_folder), task=task_name, store="bf16")
     tinylora.train(config, console=quiet)
     base, final = seen
@@ -137,10 +138,10 @@ def test_a_task_given_as_an_object_is_recorded_as_one(
 def test_what_is_loaded_is_recorded(tiny_folder: Path, task_name: str, tmp_path: Path) -> None:
     """The precision and the rate are those of the model that trains, not of `config.model`."""
     model = AutoModelForCausalLM.from_pretrained(tiny_folder)
-    job = prepare(settings(tmp_path), model=model, task=task_name)
-    assert (job.config.dtype, job.config.learning_rate) == ("fp32", 2e-4)
-    given = settings(tmp_path, learning_rate=0.3)
-    assert prepare(given, model=model, task=task_name).config.learning_rate == 0.3
+    for given, rate in (({}, 2e-4), ({"learning_rate": 0.3}, 0.3)):
+        config = prepare(settings(tmp_path, **given), model=model, task=task_name).config
+        assert isinstance(config.learning, Adam)
+        assert (config.dtype, config.learning.learning_rate) == ("fp32", rate)
 
 
 def test_a_refused_model_leaves_no_folder(
@@ -223,6 +224,21 @@ def test_the_curve_shows_both_accuracies(tmp_path: Path) -> None:
     assert pixels.shape == (600, 1050, 4)
     orange = (abs(pixels[..., :3] - [0.835, 0.369, 0.0]) < 0.02).all(axis=-1)
     assert orange.any(axis=0).mean() > 0.7  # the final accuracy runs through the whole picture
+
+
+def test_the_curve_of_sft_is_its_loss_beside_the_accuracies(tmp_path: Path) -> None:
+    metrics, picture = tmp_path / "metrics.jsonl", tmp_path / "curve.png"
+    lines: list[dict[str, float]] = [{"step": i, "loss": 3 / i} for i in range(1, 21)]
+    lines[9]["validation_accuracy"] = 0.5
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    summary = {"base_accuracy": 0.2, "final_accuracy": 0.9, "num_trainable": 13, "model": "m"}
+    draw_curve(metrics, summary, picture)
+    pixels = imread(picture)
+    assert pixels.shape == (600, 2100, 4)
+    orange = (abs(pixels[..., :3] - [0.835, 0.369, 0.0]) < 0.02).all(axis=-1)
+    assert orange[:, 1050:].any(axis=0).mean() > 0.7  # the final accuracy, in the second panel
+    blue = (abs(pixels[..., :3] - [0.0, 0.447, 0.698]) < 0.02).all(axis=-1)
+    assert blue[:, :1050].any(axis=0).mean() > 0.7  # the loss, in the first
 
 
 def test_smoothing_is_the_mean_of_neighbours() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-import tinylora.settings
+import tinylora
 from tinylora.errors import RequestError
 from tinylora.settings import (
     FIELDS,
+    Adam,
     AdapterConfig,
     TrainConfig,
     combine,
@@ -21,8 +22,10 @@ from tinylora.settings import (
     unflatten,
     with_budget,
 )
+from tinylora.settings.base import Settings
 
-PACKAGE = Path(tinylora.settings.__file__).parent
+PACKAGE = Path(tinylora.__file__).parent
+PARTS = ("adapter", "learning", "engine")
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
@@ -57,7 +60,10 @@ def test_the_default_is_one_number_in_each_of_thirteen_groups() -> None:
         ({"projection": "identity"}, r'u = 1 with projection = "identity".*Use u = 4'),
         ({"basis": "random", "subspace": "middle"}, r'subspace = "middle" with basis = "random"'),
         ({"params": 3, "u": 2}, "params = 3 beside u, but params picks u and num_groups itself"),
-        ({"fsdp": True, "method": "lora"}, "fsdp = true with method = lora, but weights are"),
+        (
+            {"fsdp": True, "method": "lora"},
+            "fsdp = true works only with tinylora and lora-xs, ",
+        ),
         ({"fsdp": True, "quantize": "nf4"}, "fsdp = true with quantize = nf4, but codes cannot"),
         ({"steps": None}, "steps = None, but it must be a whole number"),
     ],
@@ -73,10 +79,10 @@ def test_every_wrong_value_has_its_sentence() -> None:
 
 
 def test_unknown_setting_has_the_nearest_spelling() -> None:
-    with pytest.raises(RequestError, match=r"learning_rat is no setting.* Did you mean learning_r"):
+    with pytest.raises(RequestError, match=r"learning_rat is not a setting.* Did you mean learn"):
         unflatten({"learning_rat": 1})
     with pytest.raises(
-        RequestError, match=r"rnk is no setting of AdapterConfig. Did you mean rank"
+        RequestError, match=r"rnk is not a setting of AdapterConfig. Did you mean rank"
     ):
         AdapterConfig(rnk=2)  # type: ignore[call-arg]
 
@@ -84,7 +90,8 @@ def test_unknown_setting_has_the_nearest_spelling() -> None:
 def test_flat_and_nested_forms_are_the_same_settings() -> None:
     config = TrainConfig(steps=7, adapter=AdapterConfig(u=4, num_groups=None, targets=("o_proj",)))
     assert unflatten(flatten(config)) == config
-    assert list(flatten(config)) == list(FIELDS)
+    flat = flatten(config)
+    assert list(flat) == [name for name in FIELDS if name in flat]
     unspent = TrainConfig(params=5)
     assert unflatten(flatten(unspent)) == unspent
 
@@ -109,11 +116,17 @@ def test_a_seed_given_twice_is_compared_as_a_number() -> None:
     assert config.seed == config.adapter.seed == 3
 
 
+def learning(config: TrainConfig) -> Adam:
+    assert isinstance(config.learning, Adam)
+    return config.learning
+
+
 def test_the_rate_follows_the_model_unless_it_is_given() -> None:
-    assert TrainConfig().learning_rate == 5e-2
-    assert TrainConfig(model="some/model").learning_rate == 2e-4
-    assert unflatten({"model": "some/model", "learning_rate": "none"}).learning_rate == 2e-4
-    assert unflatten({"model": "some/model", "learning_rate": 0.3}).learning_rate == 0.3
+    assert learning(TrainConfig()).learning_rate == 5e-2
+    assert learning(TrainConfig(model="some/model")).learning_rate == 2e-4
+    for given, rate in (("none", 2e-4), (0.3, 0.3)):
+        config = unflatten({"model": "some/model", "learning_rate": given})
+        assert learning(config).learning_rate == rate
     assert flatten(TrainConfig())["learning_rate"] == 5e-2
 
 
@@ -139,7 +152,7 @@ def test_engines_and_addresses_of_servers(rollout: str, addresses: list[str]) ->
 
 @pytest.mark.parametrize("rollout", ["", "vlm", "a:8000", "http://a:8000,", "http://a,vllm"])
 def test_what_is_no_engine_is_refused(rollout: str) -> None:
-    with pytest.raises(RequestError, match=f'rollout = "{rollout}" is no engine. Use transformers'):
+    with pytest.raises(RequestError, match=f'rollout = "{rollout}" is not an engine. Use t'):
         unflatten({"rollout": rollout})
 
 
@@ -184,7 +197,7 @@ def test_written_settings_are_a_recipe_of_the_same_run(tmp_path: Path) -> None:
     [
         ("- a\n- b\n", "holds a list, but a recipe is lines of"),
         ("a: [", "is not YAML: while parsing"),
-        ("stepz: 3\n", r"recipe.yaml: stepz is no setting. Did you mean steps\?"),
+        ("stepz: 3\n", r"recipe.yaml: stepz is not a setting. Did you mean steps\?"),
     ],
 )
 def test_a_malformed_recipe_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
@@ -207,9 +220,18 @@ def test_settings_cannot_be_changed_later() -> None:
 
 def test_every_setting_has_a_reader() -> None:
     """A setting that nothing reads does nothing, and nobody would notice."""
-    paths = [path for path in PACKAGE.rglob("*.py") if path.name != "config.py"]
-    reads = set().union(*(settings_read(path.read_text(encoding="utf-8")) for path in paths))
-    assert set(FIELDS) - reads == set()
+    reads = set().union(
+        *(settings_read(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py"))
+    )
+    assert {*FIELDS, *fields_of(Settings)} - reads == set()
+
+
+def fields_of(kind: type[Settings]) -> set[str]:
+    """The fields of every class of settings; `adapter`, `learning` and `engine` are parts."""
+    if not kind.__module__.startswith("tinylora.settings"):
+        return set()
+    own = {name for name in kind.model_fields if name not in PARTS}
+    return own.union(*(fields_of(other) for other in kind.__subclasses__()))
 
 
 def settings_read(source: str) -> set[str]:
@@ -219,7 +241,9 @@ def settings_read(source: str) -> set[str]:
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Attribute)
         and re.fullmatch(
-            r"((job|self|held|contents)\.)?(config|settings)(\.adapter)?", ast.unparse(node.value)
+            r"((job|self|held|contents|prepared|loop)\.)?(config|settings|learning)"
+            r"(\.(adapter|learning|engine|passes))?",
+            ast.unparse(node.value),
         )
     }
 

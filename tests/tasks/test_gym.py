@@ -1,4 +1,4 @@
-"""Generators of reasoning-gym as tasks: the same problems everywhere, a verifier behind a wall."""
+"""Generators of reasoning-gym as tasks: the same problems everywhere, a verifier within limits."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tinylora.errors import RequestError
+from tinylora.errors import RequestError, TinyLoraError
 from tinylora.rewards.verdict import Verdict
 from tinylora.settings import TaskConfig
 from tinylora.tasks import Problem, Task, load_task
@@ -102,14 +102,10 @@ def test_a_process_that_others_end_is_no_verdict_and_the_next_is_judged(countdow
     problem, referee = countdown.train[0], Referee("countdown")
     right = f"<answer>{problem.gold}</answer>"
     assert referee.grade([problem], [right])[0].score == 1.0
-    assert referee.process is not None
-    referee.process.kill()
-    referee.process.wait()
+    referee.child.kill()
     failed, again = referee.grade([problem] * 2, [right] * 2)
-    assert (failed.score, failed.reason) == (
-        None,
-        "the verifier's process failed: it ended with status -9",
-    )
+    assert failed.score is None
+    assert failed.reason == "the verifier failed: its process ended with status -9"
     assert again.score == 1.0
 
 
@@ -117,9 +113,17 @@ def test_a_process_that_is_stuck_is_no_verdict(
     countdown: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem, referee = countdown.train[0], Referee("countdown")
+    assert referee.grade([problem], [problem.solution or ""])[0].score == 1.0
     monkeypatch.setattr("tinylora.tasks.gym.WALL_S", 0)
     (verdict,) = referee.grade([problem], [problem.solution or ""])
-    assert (verdict.score, "it said nothing within 0 s" in verdict.reason) == (None, True)
+    assert (verdict.score, "it gave no answer within 0 s" in verdict.reason) == (None, True)
+
+
+def test_a_program_that_does_not_start_is_a_sentence(countdown: Task) -> None:
+    referee = Referee("countdown")
+    referee.child.arguments = ()
+    with pytest.raises(TinyLoraError, match=r"rg:countdown did not start \(its process ended"):
+        referee.grade(countdown.train[:1], ["<answer>7</answer>"])
 
 
 @pytest.mark.parametrize("error", [MemoryError, RecursionError, ValueError])
@@ -152,8 +156,8 @@ def test_problems_are_the_same_in_every_process() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("rg:countdwn", r"no generator countdwn that works by itself. Did you mean countdown\?"),
-        ("rg:composite", r"no generator composite that works by itself"),
+        ("rg:countdwn", r"no generator countdwn\. Did you mean countdown\?"),
+        ("rg:composite", r"no generator composite that works without settings"),
     ],
 )
 def test_an_unknown_generator_has_the_nearest_spelling(name: str, sentence: str) -> None:
@@ -163,7 +167,7 @@ def test_an_unknown_generator_has_the_nearest_spelling(name: str, sentence: str)
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinylora.tasks.gym.find_spec", lambda name: None)
-    with pytest.raises(RequestError, match=r'not installed. pip install "tinylora\[rg\]"'):
+    with pytest.raises(RequestError, match=r'not installed. Install it: pip install "reasoning'):
         load_task("rg:countdown")
 
 

@@ -2,7 +2,7 @@
 
 Samples of one prompt share a row where that is cheaper: the prompt is computed once, its
 completions follow one another, each blind to the others and each at the positions it would have
-alone. Rows are sorted by length and cut by a token budget; padding stands on the right, where a
+alone. Rows are sorted by length and cut by a token budget; padding is on the right, where a
 causal model never looks, so it changes nothing.
 
 Log-probabilities are taken for completion tokens alone, from gathered hidden states and through
@@ -27,7 +27,7 @@ from tinylora import distributed
 from tinylora.errors import RequestError
 
 CHUNK_ELEMENTS = 2**25  # logits in fp32 that exist at once: 128 MiB
-ATTENTION_COST = 1.5  # an operation in attention, where one in a linear map is 1 (measured, CPU)
+ATTENTION_COST = 1.5  # an operation in attention, where one in a linear layer is 1 (measured, CPU)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows as tensors. Completion token k stands at `targets[k]`, is predicted by the hidden state
+    """Rows as tensors. Completion token k is at `targets[k]`, is predicted by the hidden state
     at (`rows[k]`, `positions[k]`), and is the batch's token `tokens[k]`."""
 
     input_ids: Tensor  # (B, L)
@@ -70,16 +70,22 @@ class MicroBatch:
     tokens: Tensor  # (n,)
 
 
-def pack(samples: Sequence[Sample], samples_per_row: int) -> list[Row]:
-    """Rows of up to `samples_per_row` completions of one prompt, in the order of the samples."""
+def pack(
+    samples: Sequence[Sample], samples_per_row: int, max_tokens: int | None = None
+) -> list[Row]:
+    """Rows of up to `samples_per_row` completions of one prompt, in the order of the samples.
+
+    Args:
+        max_tokens: a row is closed before it passes so many; one completion may be longer. None:
+            rows may be of any length.
+    """
     firsts = [0, *accumulate(len(sample.completion) for sample in samples)]
     groups: dict[int, list[int]] = {}
     for index, sample in enumerate(samples):
         groups.setdefault(sample.group, []).append(index)
     rows = []
     for members in groups.values():
-        for start in range(0, len(members), samples_per_row):
-            chosen = members[start : start + samples_per_row]
+        for chosen in _closed(samples, members, samples_per_row, max_tokens):
             rows.append(
                 Row(
                     samples[chosen[0]].prompt,
@@ -87,6 +93,25 @@ def pack(samples: Sequence[Sample], samples_per_row: int) -> list[Row]:
                     tuple(firsts[i] for i in chosen),
                 )
             )
+    return rows
+
+
+def _closed(
+    samples: Sequence[Sample], members: list[int], samples_per_row: int, max_tokens: int | None
+) -> list[list[int]]:
+    """The members of one group, cut into rows."""
+    rows: list[list[int]] = []
+    length = 0
+    for index in members:
+        grown = length + len(samples[index].completion)
+        is_full = rows and (
+            len(rows[-1]) == samples_per_row or (max_tokens is not None and grown > max_tokens)
+        )
+        if not rows or is_full:
+            rows.append([])
+            grown = len(samples[index].prompt) + len(samples[index].completion)
+        rows[-1].append(index)
+        length = grown
     return rows
 
 
@@ -248,7 +273,7 @@ def _chunk_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperatur
 def best_samples_per_row(model: Any, samples: Sequence[Sample]) -> int:
     """How many completions should share a prompt, by arithmetic alone.
 
-    Sharing saves the prompt's share of the linear maps and pays with attention scores between
+    Sharing saves the prompt's share of the linear layers and pays with attention scores between
     completions that are then masked: short completions share, long ones stand alone.
     """
     if not samples or not can_share_prompts(model):

@@ -8,12 +8,13 @@ randomness and of the position in the data.
 
 import io
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from tinylora.algorithms.validation import Validation
+from tinylora import distributed
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.policy import Policy
@@ -29,34 +30,26 @@ class Optimizer(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def save_checkpoint(
-    folder: Path,
-    policy: Policy,
-    optimizer: Optimizer,
-    step: int,
-    seed: int,
-    validation: Validation | None = None,
-) -> None:
-    """Replace the folder's checkpoint; whoever looks finds the old one or the new one, whole."""
+Kept = Mapping[str, Any]
+"""Everything else that goes on from step to step, by name: an `Optimizer` each, or None."""
+
+
+def save_checkpoint(folder: Path, policy: Policy, kept: Kept, step: int, seed: int) -> None:
+    """Replace the folder's checkpoint in one piece; of several processes, the first one writes."""
+    if not distributed.is_main():
+        return
     state = {
         "step": step,
         "seed": seed,
         "policy": policy.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "best": validation and validation.state_dict(),
+        **{name: part and part.state_dict() for name, part in kept.items()},
     }
     data = io.BytesIO()
     torch.save(state, data)
     write_atomically(folder / FILE_NAME, data.getvalue())
 
 
-def load_checkpoint(
-    folder: Path,
-    policy: Policy,
-    optimizer: Optimizer,
-    seed: int,
-    validation: Validation | None = None,
-) -> int:
+def load_checkpoint(folder: Path, policy: Policy, kept: Kept, seed: int) -> int:
     """Put the checkpoint's state back; returns how many steps were finished (0: there is none).
 
     Raises:
@@ -69,18 +62,18 @@ def load_checkpoint(
     state = _read(path)
     if state["seed"] != seed:
         raise RequestError(
-            f"seed = {seed}, but {path} is of a run with seed = {state['seed']}, which saw other "
-            f"problems. Resume with seed = {state['seed']}, or give another output folder."
+            f"seed = {seed}, but {path} is from a run with seed = {state['seed']}, which saw other "
+            f"problems. Resume with seed = {state['seed']}, or choose another output folder."
         )
     try:
         policy.load_state_dict(state["policy"])
-        optimizer.load_state_dict(state["optimizer"])
-        if validation is not None:
-            validation.load_state_dict(state["best"])
+        for name, part in kept.items():
+            if part is not None and name in state:
+                part.load_state_dict(state[name])
     except (RuntimeError, ValueError, KeyError) as error:
         raise RequestError(
             f"{path} holds another policy ({error}). Resume with the settings of its config.yaml, "
-            "or give another output folder."
+            "or choose another output folder."
         ) from error
     return int(state["step"])
 

@@ -12,49 +12,23 @@ Departures: (1) pycma needs two dimensions, so a single number has an idle secon
 """
 
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import cma  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from torch import Tensor
 
-from tinylora import distributed
-from tinylora.algorithms.log import NoLog, PhaseClock, RunLog
-from tinylora.algorithms.loop import Outcome, run_steps
+from tinylora.algorithms.log import PhaseClock
+from tinylora.algorithms.loop import Run, Samples
 from tinylora.algorithms.rollouts import Rollouts, graded, rollout_metrics, sample_records
-from tinylora.algorithms.validation import Validation
-from tinylora.errors import RequestError
-from tinylora.fsdp import in_step
-from tinylora.policy import Policy, TinyLoraPolicy
-from tinylora.prompts import Text
-from tinylora.rollout.engine import Completion, Engine, Sampling
-from tinylora.rollout.sharded import ShardedEngine
-from tinylora.settings import TrainConfig
-from tinylora.tasks.draw import derive_seed, draw_problems
-from tinylora.tasks.task import Grade, Task, grader_of
+from tinylora.policy import adapter_of
+from tinylora.settings import CmaEs, RandomSearch, Search
+from tinylora.tasks.draw import derive_seed
 
 
-@runtime_checkable
-class PopulationEngine(Protocol):
-    """An engine whose batch may hold answers of many candidates: `per_row`, or adapters served."""
-
-    policy: Policy
-
-    def generate_population(
-        self,
-        prompts: Sequence[list[int]],
-        candidates: Tensor,
-        sampling: Sampling,
-        seed: int,
-        places: Sequence[int] | None = None,
-    ) -> list[list[Completion]]:
-        """A completion of each prompt by each candidate (P by C)."""
-
-
-class Search(Protocol):
+class Optimiser(Protocol):
     """Ask for candidates, tell their scores (higher is better), name the best."""
 
     def ask(self) -> Tensor:
@@ -70,14 +44,14 @@ class Search(Protocol):
         """Where the search stands."""
 
 
-class CmaEs:
+class Cma:
     """pycma's CMA-ES on n numbers, from zero."""
 
-    def __init__(self, num: int, config: TrainConfig) -> None:
-        self.num, self.config = num, config
-        self.restarts_left = config.restarts
-        self.rng = np.random.default_rng(config.seed)
-        self.es = self._start(np.zeros(max(2, num)), population_of(num, config))
+    def __init__(self, num: int, settings: CmaEs, seed: int) -> None:
+        self.num, self.settings = num, settings
+        self.restarts_left = settings.restarts
+        self.rng = np.random.default_rng(seed)
+        self.es = self._start(np.zeros(max(2, num)), population_of(num, settings))
 
     def _start(self, mean: np.ndarray[Any, Any], population: int) -> Any:
         options = {
@@ -86,7 +60,7 @@ class CmaEs:
             "seed": np.nan,  # leave numpy's global generator alone
             "verbose": -9,
         }
-        return cma.CMAEvolutionStrategy(mean, self.config.sigma, options)
+        return cma.CMAEvolutionStrategy(mean, self.settings.sigma, options)
 
     def ask(self) -> Tensor:
         self.asked = self.es.ask()
@@ -105,18 +79,18 @@ class CmaEs:
         return {"sigma": float(self.es.sigma)}
 
 
-class RandomSearch:
+class BestDraw:
     """Draws, of which the best is kept; zero competes, too."""
 
-    def __init__(self, num: int, config: TrainConfig) -> None:
-        self.num, self.config = num, config
-        self.rng = np.random.default_rng(config.seed)
+    def __init__(self, num: int, settings: RandomSearch, seed: int) -> None:
+        self.num, self.settings = num, settings
+        self.rng = np.random.default_rng(seed)
         self.best_score = -math.inf
         self.kept = torch.zeros(num, dtype=torch.float64)
 
     def ask(self) -> Tensor:
-        shape = (population_of(self.num, self.config), self.num)
-        self.asked = torch.from_numpy(self.config.sigma * self.rng.standard_normal(shape))
+        shape = (population_of(self.num, self.settings), self.num)
+        self.asked = torch.from_numpy(self.settings.sigma * self.rng.standard_normal(shape))
         if self.best_score == -math.inf:
             self.asked[0] = 0
         return self.asked
@@ -133,21 +107,19 @@ class RandomSearch:
         return {"best_score": self.best_score}
 
 
-SEARCHES: dict[str, Callable[[int, TrainConfig], Search]] = {
-    "cma-es": CmaEs,
-    "random-search": RandomSearch,
-}
-
-
 class Replayed:
     """A search whose state is the scores that it was told: a checkpoint replays them, exactly."""
 
-    def __init__(self, num: int, config: TrainConfig) -> None:
-        self.num, self.config = num, config
+    def __init__(self, num: int, settings: CmaEs | RandomSearch, seed: int) -> None:
+        self.num, self.settings, self.seed = num, settings, seed
         self._start()
 
     def _start(self) -> None:
-        self.search = SEARCHES[self.config.algorithm](self.num, self.config)
+        self.search: Optimiser
+        if isinstance(self.settings, CmaEs):
+            self.search = Cma(self.num, self.settings, self.seed)
+        else:
+            self.search = BestDraw(self.num, self.settings, self.seed)
         self.told: list[list[float]] = []
 
     def tell(self, scores: Sequence[float]) -> None:
@@ -164,95 +136,58 @@ class Replayed:
             self.tell(scores.tolist())
 
 
-def train_es(
-    policy: Policy,
-    engine: Engine,
-    task: Task,
-    text: Text,
-    config: TrainConfig,
-    log: RunLog | NoLog,
-    *,
-    checkpoint_folder: Path,
-    resume: bool = False,
-    grade: Grade | None = None,
-    validation: Validation | None = None,
-) -> Outcome:
-    """Search v by forward passes alone; arguments and errors as `train_grpo`'s.
+class SearchStep:
+    """Search v by forward passes alone: every candidate answers the same prompts, in one batch.
 
     Raises:
-        RequestError: the method has no v, or the engine cannot run candidates by row.
+        RequestError: the method has no v.
     """
-    engine = engine.engine if isinstance(engine, ShardedEngine) else engine
-    if not isinstance(policy, TinyLoraPolicy) or not isinstance(engine, PopulationEngine):
-        raise RequestError(
-            f"algorithm = {config.algorithm} lets every candidate v answer in one batch, which "
-            f"takes method = tinylora or lora-xs (not {config.method}) and an engine that can."
-        )
-    v = policy.adapter.v
-    replayed = Replayed(v.numel(), config)
 
-    def step(number: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        clock = PhaseClock()
-        candidates = replayed.search.ask().to(v).view(-1, *v.shape)
+    def __init__(self, run: Run, settings: CmaEs | RandomSearch) -> None:
+        self.run, self.settings = run, settings
+        self.adapter = adapter_of(run.policy, "A search by candidates")
+        self.state = Replayed(self.adapter.v.numel(), settings, run.seed)
+
+    def __call__(self, number: int) -> tuple[dict[str, float], Samples]:
+        """Take step `number` (from 0).
+
+        Raises:
+            TinyLoraError: too many completions could not be judged.
+        """
+        run, clock, v, search = self.run, PhaseClock(), self.adapter.v, self.state.search
+        candidates = search.ask().to(v).view(-1, *v.shape)
+        # Random search compares draws of all steps: they share the first one's prompts and noise.
+        drawn = 0 if isinstance(self.settings, RandomSearch) else number
         rollouts = population_rollouts(
-            engine, candidates, task, text, config, number, grade or grader_of(task), clock
+            run, candidates, drawn, self.settings.prompts_per_step, clock
         )
         scores_C = rollouts.rewards_P_G.double().nanmean(dim=0).nan_to_num(nan=-math.inf)
-        replayed.tell(scores_C.tolist())
-        policy.adapter.set_values(replayed.search.best().to(v).view_as(v))
+        self.state.tell(scores_C.tolist())
+        self.adapter.set_values(search.best().to(v).view_as(v))
         metrics = {
-            **rollout_metrics(rollouts, task),
+            **rollout_metrics(rollouts, run.task),
             "score_max": float(scores_C.max()),
-            **replayed.search.metrics(),
-            **policy.metrics(),
+            **search.metrics(),
+            **run.policy.metrics(),
             **clock.metrics(),
         }
         metrics["tokens_per_second"] = rollouts.num_tokens / metrics["seconds"]
         return metrics, sample_records(rollouts, number + 1)
 
-    return run_steps(
-        step,
-        policy,
-        replayed,
-        config,
-        log,
-        checkpoint_folder=checkpoint_folder,
-        resume=resume,
-        validation=validation,
-    )
-
 
 def population_rollouts(
-    engine: PopulationEngine,
-    candidates: Tensor,
-    task: Task,
-    text: Text,
-    config: TrainConfig,
-    step: int,
-    grade: Grade,
-    clock: PhaseClock,
+    run: Run, candidates: Tensor, step: int, num_problems: int, clock: PhaseClock
 ) -> Rollouts:
-    """Every candidate's graded answer to each of the step's prompts; candidates count as samples.
-
-    Random search compares draws of all steps, so it always has the first step's prompts and noise.
-    """
-    step = 0 if config.algorithm == "random-search" else step
-    budget = config.max_new_tokens or task.max_new_tokens
-    sampling = Sampling(config.temperature, budget, text.eos_token_ids)
-    problems_P = draw_problems(task.train, config.prompts_per_step, config.seed, step)
-    prompts_P = [text.encode(problem) for problem in problems_P]
-    seed = derive_seed(config.seed, "rollout", step)
+    """Every candidate's graded answer to each prompt; candidates count as samples."""
+    problems_P = run.problems(step, num_problems)
+    prompts_P = [run.text.encode(problem) for problem in problems_P]
+    seed = derive_seed(run.seed, "rollout", step)
     with clock("rollout"):
-        mine, places = distributed.share(prompts_P), distributed.share(range(len(prompts_P)))
-        done = []
-        with in_step(engine.policy.model):
-            if mine:
-                done = engine.generate_population(mine, candidates, sampling, seed, places)
-        completions_P_C = distributed.gather(done)
+        completions_P_C = run.engine.generate_population(prompts_P, candidates, run.sampling, seed)
     with clock("grade"):
-        return graded(problems_P, prompts_P, completions_P_C, text, grade)
+        return graded(run, problems_P, prompts_P, completions_P_C)
 
 
-def population_of(num: int, config: TrainConfig) -> int:
+def population_of(num: int, settings: Search) -> int:
     """The candidates of a step: as the settings have it, or CMA-ES's default for n numbers."""
-    return config.population or 4 + int(3 * math.log(max(2, num)))
+    return settings.population or 4 + int(3 * math.log(max(2, num)))

@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment of our choice, so that what is saved is a whole step."""
+"""Ctrl-C, SIGTERM and SIGHUP between two steps, so that what is saved is a whole step."""
 
 import os
 import signal
@@ -7,28 +7,36 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last two: schedulers, lost terminals
 NOTICE = b"\nFinishing this step; its checkpoint will be written. Ctrl-C again stops at once.\n"
 
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C is only noted; the function given tells whether there was one.
+    """Inside, the first signal is only noted; the function that is yielded tells whether one came.
 
-    The second one interrupts at once. Outside the main thread nothing changes.
+    A second one acts at once, as it would outside. Nothing changes in a thread other than the main
+    one, and an ignored signal (nohup) stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     noted: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
+    found = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number, handler in found.items() if handler != signal.SIG_IGN}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(number)
         os.write(2, NOTICE)  # print may be what the signal interrupted
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    signal.signal(signal.SIGINT, note)
+    for number in before:
+        signal.signal(number, note)
     try:
         yield lambda: bool(noted)
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

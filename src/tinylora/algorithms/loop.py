@@ -1,82 +1,216 @@
-"""The loop around every algorithm's step: resume, count, log, checkpoint, stop."""
+"""A run in progress, and the loop around every algorithm's step: resume, count, log, stop.
+
+An algorithm is `make_step(run, settings) -> Step`; this loop takes its steps.
+"""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
 
 from tinylora import distributed
 from tinylora.algorithms.checkpoint import Optimizer, load_checkpoint, save_checkpoint
 from tinylora.algorithms.interrupt import deferred_interrupt
 from tinylora.algorithms.log import NoLog, RunLog
 from tinylora.algorithms.validation import Validation
+from tinylora.errors import TinyLoraError
 from tinylora.policy import Policy
-from tinylora.settings import TrainConfig
+from tinylora.prompts import Text
+from tinylora.rollout.engine import Engine, Sampling
+from tinylora.settings import RunSettings
+from tinylora.tasks.draw import draw_problems
+from tinylora.tasks.task import Problem, Task
 
-Step = Callable[[int], tuple[Mapping[str, float], list[dict[str, Any]]]]
-"""Step number `step` (from 0) of an algorithm: its metrics, and samples for people to read."""
+MOST_KEPT = 10_000_000  # parameters; of more, no copy is kept for a collapse
+Samples = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every algorithm works with; the same for all steps.
+
+    Args:
+        policy: changed in place by the steps; nothing but its parameters moves.
+        task: with the grader that counts, which is the user's reward where one was given.
+        sampling: of the rollouts, with the budget and the end tokens resolved.
+        num_steps: of the whole run, for schedules.
+    """
+
+    policy: Policy
+    engine: Engine
+    task: Task
+    text: Text
+    sampling: Sampling
+    seed: int
+    num_steps: int
+
+    def problems(self, step: int, count: int) -> list[Problem]:
+        """The problems of step `step` (from 0)."""
+        return draw_problems(self.task.train, count, self.seed, step)
+
+
+class Step(Protocol):
+    """One step of an algorithm, and what it keeps from step to step."""
+
+    @property
+    def state(self) -> Optimizer:
+        """What a checkpoint holds beside the policy's numbers."""
+
+    def __call__(self, number: int) -> tuple[Mapping[str, float], Samples]:
+        """Take step `number` (from 0); returns its metrics, and samples for people to read."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How training ended: `stopped` is "steps" or "time"."""
+    """How training ended: `stopped` is "steps", "time" or "no signal"."""
 
     steps: int
     seconds: float
     stopped: str
 
 
-def run_steps(
-    step: Step,
-    policy: Policy,
-    optimizer: Optimizer,
-    config: TrainConfig,
-    log: RunLog | NoLog,
-    *,
-    checkpoint_folder: Path,
-    resume: bool = False,
-    validation: Validation | None = None,
-) -> Outcome:
-    """Take steps until `config.steps` or `config.max_minutes`; however short the time, one.
+@dataclass
+class Signal:
+    """Notices that rewards have stopped differing, and keeps the last numbers that taught.
+
+    With every group of a step without variance there is no gradient; a policy that has collapsed
+    into wrong answers stays there for ever.
+    """
+
+    policy: Policy
+    patience: int
+    quiet_steps: int = 0
+    reward: float = 0.0
+    good: dict[str, Tensor] = field(default_factory=dict)
+    _present: dict[str, Tensor] = field(default_factory=dict)
+
+    def before(self) -> None:
+        """Note the numbers that the coming step samples from."""
+        if self.policy.num_trainable <= MOST_KEPT:
+            self._present = self.policy.state_dict()
+
+    def after(self, metrics: Mapping[str, float]) -> None:
+        """Look at the step that was taken."""
+        self.reward = metrics.get("reward", 0.0)
+        if metrics.get("zero_variance_share", 0.0) < 1:
+            self.quiet_steps, self.good = 0, self._present
+        else:
+            self.quiet_steps += 1
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the last `patience` steps taught nothing."""
+        return self.quiet_steps >= self.patience
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all answers are right, which is why nothing differs."""
+        return self.reward >= 1
+
+    def keep_good(self) -> None:
+        """Put the last numbers back that taught something, unless all answers are right."""
+        if self.good and not self.is_done:
+            self.policy.load_state_dict(self.good)
+
+    def sentence(self) -> str:
+        """What happened, the likely cause, and what to do."""
+        start = f"In {self.quiet_steps} steps no group of completions had rewards that differ: "
+        if self.is_done:
+            return start + "all are right, so there is nothing left to learn."
+        return (
+            f"{start}the reward is {self.reward:.3g} everywhere. The step size was too large, or "
+            "the task is too hard. Use a smaller step, more samples_per_prompt, or easier problems."
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"quiet_steps": self.quiet_steps, "reward": self.reward, "good": self.good}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.quiet_steps, self.reward, self.good = (
+            state[name] for name in ("quiet_steps", "reward", "good")
+        )
+
+
+@dataclass
+class Loop:
+    """How long to go on, and where to record it.
 
     Args:
+        resume: start from the checkpoint in `folder`, if there is one.
         validation: measures after each step for which it is due, and keeps the best numbers.
+    """
+
+    settings: RunSettings
+    checkpoint_every: int
+    folder: Path
+    log: RunLog | NoLog
+    resume: bool = False
+    validation: Validation | None = None
+
+
+def run_steps(policy: Policy, step: Step, loop: Loop) -> Outcome:
+    """Take steps until the run is over; however short the time, one.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the running step, with the checkpoint written (a
             second Ctrl-C does not wait).
     """
-    done = 0
-    if resume:
-        done = load_checkpoint(checkpoint_folder, policy, optimizer, config.seed, validation)
-    log.rewind(done)
-    first = done
-    start = time.monotonic()
+    settings, validation = loop.settings, loop.validation
+    signal = Signal(policy, settings.no_signal_steps)
+    kept = {"optimizer": step.state, "signal": signal, "best": validation}
+    done = load_checkpoint(loop.folder, policy, kept, settings.seed) if loop.resume else 0
+    loop.log.rewind(done)
+    first, start, has_warned = done, time.monotonic(), False
 
-    def save() -> None:
-        if not distributed.is_main():
-            return
-        save_checkpoint(checkpoint_folder, policy, optimizer, done, config.seed, validation)
-
-    def is_over() -> bool:
-        if config.max_minutes is None or done == first:
-            return False
-        return time.monotonic() - start >= 60 * config.max_minutes
+    def stopped() -> str:
+        if done >= settings.steps:
+            return "steps"
+        if signal.is_lost and settings.on_no_signal == "stop":
+            return "no signal"
+        seconds = time.monotonic() - start
+        is_late = settings.max_minutes is not None and seconds >= 60 * settings.max_minutes
+        return "time" if distributed.anywhere(is_late and done > first) else ""
 
     with deferred_interrupt() as interrupted:
-        while done < config.steps and not distributed.anywhere(interrupted() or is_over()):
-            metrics, samples = step(done)
+        while not (reason := stopped()) and not distributed.anywhere(interrupted()):
+            signal.before()
+            with memory_errors(done + 1):
+                metrics, samples = step(done)
+            signal.after(metrics)
             done += 1
             if validation is not None:
                 metrics = with_validation(metrics, validation.after(done, policy))
-            log.step({"step": done, **metrics}, samples)
-            if done % config.checkpoint_every == 0:
-                save()
-        save()
+            loop.log.step({"step": done, **metrics}, samples)
+            if signal.is_lost and not has_warned:
+                loop.log.warn(signal.sentence())
+                has_warned = True
+            if done % loop.checkpoint_every == 0:
+                save_checkpoint(loop.folder, policy, kept, done, settings.seed)
+        if reason == "no signal":
+            signal.keep_good()
+        save_checkpoint(loop.folder, policy, kept, done, settings.seed)
         if interrupted():
             raise KeyboardInterrupt
-    return Outcome(done, time.monotonic() - start, "steps" if done >= config.steps else "time")
+    return Outcome(done, time.monotonic() - start, reason)
+
+
+@contextmanager
+def memory_errors(step: int) -> Iterator[None]:
+    """A device without memory is one sentence, with the settings that need less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        cause = str(error).splitlines()[0]
+        raise TinyLoraError(
+            f"The device ran out of memory in step {step} ({cause}). Resume with --resume and a "
+            "smaller --micro-batch-tokens, or with --activation-checkpointing true: neither "
+            "changes what is learned."
+        ) from error
 
 
 def with_validation(

@@ -13,14 +13,14 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tinylora.errors import RequestError
-from tinylora.settings import TrainConfig
+from tinylora.settings import Passes
 
 _SWITCHES = ("training", "gradient_checkpointing", "_gradient_checkpointing_func")
 
 
-def recomputing(model: Any, config: TrainConfig) -> AbstractContextManager[None]:
+def recomputing(model: Any, settings: Passes) -> AbstractContextManager[None]:
     """`recomputed` where the settings ask for it."""
-    return recomputed(model) if config.activation_checkpointing else nullcontext()
+    return recomputed(model) if settings.activation_checkpointing else nullcontext()
 
 
 @contextmanager

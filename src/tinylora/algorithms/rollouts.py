@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinylora.algorithms.log import PhaseClock
+from tinylora.algorithms.loop import Run
 from tinylora.algorithms.losses import has_variance
 from tinylora.errors import TinyLoraError
-from tinylora.prompts import Text
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion
+from tinylora.tasks.draw import derive_seed
 from tinylora.tasks.grading import grade_groups
-from tinylora.tasks.task import Grade, Problem, Task
+from tinylora.tasks.task import Problem, Task, grader_of
 
 MAX_UNJUDGED_SHARE = 0.05  # of a step's completions; beyond it the grader is broken, not the model
 STAMP = "sandbox"  # among the details of a verdict: what stood around a program that ran
@@ -51,27 +53,39 @@ class Rollouts:
         return sum(len(completion.token_ids) for completion in self.completions)
 
 
+def roll_out(
+    run: Run, step: int, num_problems: int, num_samples: int, clock: PhaseClock
+) -> Rollouts:
+    """Draw the step's problems, sample completions from the policy, and grade them."""
+    problems_P = run.problems(step, num_problems)
+    prompts_P = [run.text.encode(problem) for problem in problems_P]
+    seed = derive_seed(run.seed, "rollout", step)
+    with clock("rollout"):
+        completions_P_G = run.engine.generate(prompts_P, num_samples, run.sampling, seed)
+    with clock("grade"):
+        return graded(run, problems_P, prompts_P, completions_P_G)
+
+
 def graded(
+    run: Run,
     problems_P: list[Problem],
     prompts_P: list[list[int]],
     completions_P_G: list[list[Completion]],
-    text: Text,
-    grade: Grade,
 ) -> Rollouts:
     """The step's completions with their verdicts.
 
     Raises:
         TinyLoraError: too many could not be judged.
     """
-    texts_P_G = [[text.decode(c.token_ids) for c in row] for row in completions_P_G]
-    verdicts_P_G = grade_groups(grade, problems_P, texts_P_G)
+    texts_P_G = [[run.text.decode(c.token_ids) for c in row] for row in completions_P_G]
+    verdicts_P_G = grade_groups(grader_of(run.task), problems_P, texts_P_G)
     rollouts = Rollouts(problems_P, prompts_P, completions_P_G, texts_P_G, verdicts_P_G)
     check_judged(rollouts)
     return rollouts
 
 
 def check_judged(rollouts: Rollouts) -> None:
-    """Stop where more than a few completions could not be judged: the grader needs mending."""
+    """Stop where more than a few completions could not be judged: the grader needs fixing."""
     verdicts = [verdict for row in rollouts.verdicts_P_G for verdict in row]
     unjudged = [verdict for verdict in verdicts if verdict.score is None]
     allowed = max(1, MAX_UNJUDGED_SHARE * len(verdicts))
@@ -81,7 +95,7 @@ def check_judged(rollouts: Rollouts) -> None:
     raise TinyLoraError(
         f"{len(unjudged)} of {len(verdicts)} completions of this step could not be judged "
         f"({count} of them: {reason}), and training on the rest would follow the grader's "
-        "failures. Mend the grader or the gold answers, and resume."
+        "failures. Fix the grader or the gold answers, and resume."
     )
 
 
@@ -92,6 +106,7 @@ def rollout_metrics(rollouts: Rollouts, task: Task) -> dict[str, float]:
     num_right = sum(verdict.is_right for row in rollouts.verdicts_P_G for verdict in row)
     completions = rollouts.completions
     metrics = {
+        "rollouts": len(completions),
         "reward": float(judged.mean()),
         "accuracy": num_right / len(judged),
         "completion_length": rollouts.num_tokens / len(completions),
@@ -108,7 +123,7 @@ def rollout_metrics(rollouts: Rollouts, task: Task) -> dict[str, float]:
 def sample_records(rollouts: Rollouts, step: int) -> list[dict[str, Any]]:
     """The first completion of the step's first problems, for people to read.
 
-    Of programs each says whether a wall stood around it.
+    Of programs each says whether the sandbox was on.
     """
     shown = zip(rollouts.problems_P, rollouts.texts_P_G, rollouts.verdicts_P_G, strict=True)
     return [

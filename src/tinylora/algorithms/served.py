@@ -11,14 +11,15 @@ log-probabilities it reports.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from tinylora.algorithms.loop import Run
 from tinylora.errors import TinyLoraError
+from tinylora.models import quantization_of
 from tinylora.policy import Policy
-from tinylora.rollout.engine import Engine
-from tinylora.settings import TrainConfig
 
 FP32_TOLERANCE, HALF_TOLERANCE = 0.01, 0.1
 
@@ -26,25 +27,21 @@ Logprobs = Callable[[float], tuple[Tensor, Tensor]]
 """Of some tokens, at this temperature: the trainer's with its present numbers, and the engine's."""
 
 
-def tolerance(policy: Policy, config: TrainConfig) -> float:
+def tolerance(model: Any, given: float | None) -> float:
     """The mean difference in log-probability (nats) that rounding explains."""
-    if config.rollout_tolerance is not None:
-        return config.rollout_tolerance
-    is_exact = policy.model.dtype.itemsize >= 4 and config.quantize == "none"
+    if given is not None:
+        return given
+    is_exact = model.dtype.itemsize >= 4 and quantization_of(model) == "none"
     return FP32_TOLERANCE if is_exact else HALF_TOLERANCE
 
 
 def check_served(
-    policy: Policy,
-    engine: Engine,
-    config: TrainConfig,
-    trained_T: Tensor,
-    rollout_T: Tensor,
-    recompute: Logprobs,
+    run: Run, given: float | None, trained_T: Tensor, rollout_T: Tensor, recompute: Logprobs
 ) -> None:
     """Stop where the engine's log-probabilities are not those of the policy.
 
     Args:
+        given: the tolerance that the settings name; None: by precision.
         trained_T, rollout_T: the trainer's and the engine's of every token, (tokens,).
         recompute: the same for a part of the tokens, to look for the cause.
 
@@ -52,45 +49,43 @@ def check_served(
         TinyLoraError: they differ by more than the tolerance, with the likely cause.
     """
     difference = mean_difference(trained_T, rollout_T)
-    allowed = tolerance(policy, config)
+    allowed = tolerance(run.policy.model, given)
     if difference <= allowed:
         return
     most = float((trained_T - rollout_T).abs().max())
     raise TinyLoraError(
         f"The rollout engine's log-probabilities differ from the trainer's by {difference:.2g} on "
-        f"average and {most:.2g} at most, so it samples from another policy than the one that is "
-        f"trained. {likely_cause(policy, engine, config, recompute, allowed)} The numbers are as "
-        "they were before this step; go on with --resume. If the difference is what you expect, "
-        f"raise rollout_tolerance, which is {allowed:g}."
+        f"average and {most:.2g} at most, so it samples from a policy different from the one that "
+        f"is trained. {likely_cause(run, recompute, allowed)} The parameters are as they were "
+        "before this step; resume with --resume. If you expect the difference, raise "
+        f"rollout_tolerance, which is {allowed:g}."
     )
 
 
 @torch.no_grad()
-def likely_cause(
-    policy: Policy, engine: Engine, config: TrainConfig, recompute: Logprobs, allowed: float
-) -> str:
+def likely_cause(run: Run, recompute: Logprobs, allowed: float) -> str:
     """Which policy the engine served, as far as log-probabilities tell."""
-    present_T, rollout_T = recompute(config.temperature)
+    policy, temperature = run.policy, run.sampling.temperature
+    present_T, rollout_T = recompute(temperature)
     with policy.reference():
-        base_T, _ = recompute(config.temperature)
+        base_T, _ = recompute(temperature)
     distances = {
         "the present numbers": mean_difference(present_T, rollout_T),
         "no adapter": mean_difference(base_T, rollout_T),
     }
-    previous = getattr(engine, "previous", None)  # of engines that serve copies of the numbers
-    if previous is not None:
-        with holding(policy, previous):
-            previous_T, _ = recompute(config.temperature)
+    if run.engine.previous is not None:
+        with holding(policy, run.engine.previous):
+            previous_T, _ = recompute(temperature)
         distances["the numbers before"] = mean_difference(previous_T, rollout_T)
-    if config.temperature != 1:
+    if temperature != 1:
         plain_T, _ = recompute(1.0)
         distances["temperature 1"] = mean_difference(plain_T, rollout_T)
     effect = mean_difference(present_T, base_T)
     listed = ", ".join(f"{name} {value:.2g}" for name, value in distances.items())
-    return f"Likely cause: {verdict(distances, effect, allowed)} (Distances: {listed}.)"
+    return f"Likely cause: {sentence(distances, effect, allowed)} (Distances: {listed}.)"
 
 
-def verdict(distances: dict[str, float], effect: float, allowed: float) -> str:
+def sentence(distances: dict[str, float], effect: float, allowed: float) -> str:
     """A sentence for the nearest of the policies that were tried.
 
     Args:
@@ -101,7 +96,7 @@ def verdict(distances: dict[str, float], effect: float, allowed: float) -> str:
     nearest = min(distances, key=lambda name: distances[name])
     is_explained = distances[nearest] <= allowed
     if is_explained and nearest == "no adapter":
-        return "the adapter is not applied, the base model answers alone."
+        return "the adapter is not applied: the base model answers alone."
     if is_explained and nearest == "the numbers before":
         return (
             "a stale version, the engine still serves the numbers of the version before (or their "

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tinylora.errors import RequestError
 from tinylora.policy import Policy
-from tinylora.settings import TrainConfig
+from tinylora.settings import OutputSettings
 from tinylora.tasks.draw import derive_seed
 from tinylora.tasks.task import MadeProblems, Problem, Task
 
@@ -65,21 +65,21 @@ class Validation:
         self.best = None if state is None else Best(**state)
 
 
-def hold_out(task: Task, config: TrainConfig) -> tuple[Task, list[Problem]]:
+def hold_out(task: Task, settings: OutputSettings) -> tuple[Task, list[Problem]]:
     """The task without its validation problems, and these; nothing changes without `eval_every`.
 
     Raises:
         RequestError: there are too few training problems to hold any out.
     """
-    if config.eval_every is None:
+    if settings.eval_every is None:
         return task, []
     size = len(task.train)
-    count = min(config.validation_problems, size // MOST_HELD_OUT)
+    count = min(settings.validation_problems, size // MOST_HELD_OUT)
     if not count:
         raise RequestError(
-            f"eval_every = {config.eval_every}, but the task {task.name} has only {size} training "
-            f"problems, and one in {MOST_HELD_OUT} at most is held out. Add problems, or leave "
-            "eval_every out."
+            f"eval_every = {settings.eval_every}, but the task {task.name} has only {size} "
+            f"training problems, and one in {MOST_HELD_OUT} at most is held out. Add problems, "
+            "or leave eval_every out."
         )
     generator = torch.Generator().manual_seed(derive_seed(0, "validation", 0))
     order = torch.randperm(size, generator=generator)

@@ -1,41 +1,52 @@
 """`tinylora check-rewards`: does a task's grader know its own right answers? Without a model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
+from pydantic import Field
 
-from tinylora.cli.options import parse, with_settings
-from tinylora.errors import RequestError, TinyLoraError
-from tinylora.settings import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig
+from tinylora.cli.options import Verb, split
+from tinylora.errors import TinyLoraError
+from tinylora.settings import CHAT_FIELDS, TASK_GROUPS, TASK_HELP, TaskConfig
+from tinylora.settings.base import Settings
 
-DESCRIPTION = """Grade every gold answer (or accepted program), an empty answer and a wrong one, and
-count which problems can be graded. Exit status 1 if the task cannot."""
 SHOWN = 10  # problems that are not valid
 
 
-@dataclass
-class Options:
+class Request(Settings):
     """What to check."""
 
-    task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=TASK_HELP, metavar="TASK")]
-    problems: Annotated[
-        int, tyro.conf.arg(help="how many of each split, from the first", metavar="INT")
-    ] = 10_000
+    task: str = Field(title="TASK", description=TASK_HELP)
+    problems: int = Field(
+        default=10_000, ge=1, description="how many of each split, from the first"
+    )
 
 
-GRADING = {name: field for name, field in TASK_FIELDS.items() if name not in CHAT_FIELDS}
-AllOptions = with_settings(Options, GRADING)
+VERB = Verb(
+    name="check-rewards",
+    description="""\
+Check a task's grader without a model: grade every reference answer (or
+accepted program), an empty answer and a wrong one, and count the problems
+that can be graded. Exit status 1 if the task cannot be graded.""",
+    examples="""\
+  tinylora check-rewards gsm8k
+  tinylora check-rewards data.jsonl --answer-format any
+  tinylora check-rewards my_task.py:make --problems 100""",
+    groups={
+        "options": Request.model_fields,
+        **{
+            title: {name: option for name, option in group.items() if name not in CHAT_FIELDS}
+            for title, group in TASK_GROUPS.items()
+        },
+    },
+    positional="task",
+)
 
 
 def run(argv: Sequence[str]) -> None:
     """Run the verb."""
-    options = parse(AllOptions, argv, "check-rewards", DESCRIPTION)
-    if options.problems < 1:
-        raise RequestError(f"problems = {options.problems}, but it must be at least 1.")
-    given = {name: getattr(options, name) for name in GRADING}
-    settings = TaskConfig(**{name: value for name, value in given.items() if value is not None})
+    options, given = split(Request, VERB.given(argv))
+    settings = TaskConfig(**given)
     from rich.console import Console
 
     from tinylora.tasks import load_task
@@ -81,8 +92,8 @@ def table(name: str, found: dict[str, Any]) -> Any:
         "split", "problems", "valid", "invalid", "not judged", "no right answer", "gradable",
         title=name, title_justify="left",
     )  # fmt: skip
-    for split, checked in found.items():
+    for part, checked in found.items():
         kinds = (checked.kinds[kind] for kind in ("valid", "invalid", "not judged"))
         counts = (checked.num_problems, *kinds, checked.num_without_answer)
-        shown.add_row(split, *map(str, counts), "yes" if checked.is_gradable else "no")
+        shown.add_row(part, *map(str, counts), "yes" if checked.is_gradable else "no")
     return shown

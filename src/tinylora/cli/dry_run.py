@@ -10,11 +10,11 @@ from tinylora.cli.quiet import quieten
 from tinylora.methods import METHODS
 from tinylora.models import check_quantize, load_skeleton, load_tokenizer, resolved_dtype
 from tinylora.prompts import encode_problem
-from tinylora.run.folder import check_free, check_same_run, new_folder
+from tinylora.run.folder import check_folder, new_folder
 from tinylora.run.memory import estimate, memory_table
 from tinylora.run.prepare import check_request, first_problems, resolve_budget
 from tinylora.run.tables import module_table, sharing_table
-from tinylora.settings import TrainConfig, settings_yaml
+from tinylora.settings import TrainConfig, flatten, settings_yaml
 from tinylora.tasks import load_task
 
 
@@ -32,8 +32,8 @@ def show(config: TrainConfig, resume: bool) -> None:
     config = resolve_budget(config.model_copy(update={"dtype": dtype}), model)
     encode = partial(encode_problem, tokenizer, settings=config)
     maps = check_request(config, task, model, encode)
-    folder = new_folder(config, task.name)
-    check_same_run(folder, config) if resume else check_free(folder)
+    folder = new_folder(config.output, task.name, config.seed)
+    check_folder(folder, flatten(config), resume)
     num_trainable = METHODS[config.method].count(maps, config.adapter)
     console = Console()
     console.print(settings_yaml(config), soft_wrap=True, highlight=False, markup=False)

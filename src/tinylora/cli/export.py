@@ -1,124 +1,127 @@
 """`tinylora export`: an adapter as a LoRA, a merged model, a llama.cpp LoRA, or PEFT's TinyLoRA."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-import tyro
+from pydantic import Field, model_validator
 
-from tinylora.atomic import check_free
-from tinylora.cli.options import ADAPTER_HELP, Force, Quantize, parse
-from tinylora.errors import RequestError
+from tinylora.cli.options import Verb
+from tinylora.settings.base import OrNone, Settings
+from tinylora.settings.evaluate import ADAPTER_HELP, Quantize, recorded_run
 
 if TYPE_CHECKING:
     from tinylora.adapter import TinyLora
     from tinylora.export.card import Exported
     from tinylora.models import Base
 
-DESCRIPTION = """Write an adapter in the format of another engine, into a new folder with a model
-card: lora for PEFT and vLLM, merged for anything that loads a model, gguf for llama.cpp, and
-peft-tinylora for PEFT's own TinyLoRA."""
 NUM_PROMPTS = 16
 ONE_PRECISION = ("gguf", "peft-tinylora")
 
 
-@dataclass
-class Options:
+class Request(Settings):
     """What to write, and where."""
 
-    adapter: Annotated[
-        tyro.conf.Positional[str],
-        tyro.conf.arg(help=ADAPTER_HELP, metavar="ADAPTER"),
-    ]
-    to: Annotated[
-        Literal["lora", "merged", "gguf", "peft-tinylora"], tyro.conf.arg(help="the format")
-    ]
-    out: Annotated[str, tyro.conf.arg(help="the folder to make", metavar="DIR")]
-    model: Annotated[
-        str | None,
-        tyro.conf.arg(
-            help="the base model: pocket, a local folder, or a hub id",
-            metavar="TEXT",
-            help_behavior_hint="(default: the run's, else the adapter's)",
-        ),
-    ] = None
-    store: Annotated[
-        Literal["fp32", "bf16", "fp16"],
-        tyro.conf.arg(help="precision of what is written (gguf and peft-tinylora: fp32)"),
-    ] = "fp32"
-    dtype: Annotated[
-        Literal["auto", "fp32", "bf16"],
-        tyro.conf.arg(help="precision in which the base model is loaded"),
-    ] = "fp32"
-    quantize: Quantize = None
-    device: Annotated[
-        str, tyro.conf.arg(help="where the base model is loaded: cpu, cuda, ...", metavar="TEXT")
-    ] = "cpu"
-    force: Force = False
+    adapter: str = Field(title="ADAPTER", description=ADAPTER_HELP)
+    to: Literal["lora", "merged", "gguf", "peft-tinylora"] = Field(description="the format")
+    out: str = Field(title="DIR", description="the folder to make")
+    store: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32",
+        description="precision of what is written (gguf and peft-tinylora: fp32 alone)",
+    )
+    model: Annotated[str | None, OrNone] = Field(
+        default=None,
+        description="pocket, a local folder, or a hub id (none: the run's or the adapter's)",
+    )
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        default="fp32", description="precision in which the base model is loaded"
+    )
+    quantize: Quantize | None = Field(
+        default=None,
+        description="how the base model is quantised (default: as the run's or the adapter's was)",
+    )
+    device: str = Field(default="cpu", description="where the base model is loaded: cpu, cuda, ...")
+    force: bool = Field(
+        default=False,
+        description="load the adapter onto a base model different from its own: it then acts on "
+        "other singular vectors than it was trained for",
+    )
+
+    @model_validator(mode="after")
+    def _has_its_precision(self) -> Self:
+        if self.to in ONE_PRECISION and self.store != "fp32":
+            raise ValueError(
+                f"store = {self.store} with to = {self.to}, but {self.to} is written in fp32 "
+                "alone: the adapter is small, and nothing is rounded. Leave --store out."
+            )
+        return self
+
+
+LOADING = ("model", "dtype", "quantize", "device", "force")
+FIELDS = Request.model_fields
+VERB = Verb(
+    name="export",
+    description="""\
+Write an adapter in the format of another engine, into a new folder with a
+model card: lora for PEFT and vLLM, merged for anything that loads a model,
+gguf for llama.cpp, and peft-tinylora for PEFT's own TinyLoRA.""",
+    examples="""\
+  tinylora export runs/a --to lora --out exported/a
+  tinylora export runs/a --to merged --store bf16 --out exported/merged
+  tinylora export tl1:... --to gguf --model Qwen/Qwen2.5-3B-Instruct --out exported/gguf""",
+    groups={
+        "what is written": {name: f for name, f in FIELDS.items() if name not in LOADING},
+        "base model": {name: FIELDS[name] for name in LOADING},
+    },
+    positional="adapter",
+)
 
 
 def run(argv: Sequence[str]) -> None:
     """Run the verb."""
-    options = parse(Options, argv, "export", DESCRIPTION)
-    check(options)
+    request = Request(**VERB.given(argv))
     from rich.console import Console
 
     from tinylora.adapter import load
+    from tinylora.atomic import check_free
 
-    base = load_base(options)
-    adapter = load(base.model, options.adapter, force=options.force)
-    exported = write(options, base, adapter)
-    lines = [f"{options.out}: {exported.num_bytes:,} bytes of weights.", *exported.notes]
+    check_free(Path(request.out))
+    base = find_base(request)
+    adapter = load(base.model, request.adapter, force=request.force)
+    exported = write(request, base, adapter)
+    lines = [f"{request.out}: {exported.num_bytes:,} bytes of weights.", *exported.notes]
     for line in lines:
         Console().print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def check(options: Options) -> None:
-    """What can be refused before anything is loaded.
-
-    Raises:
-        RequestError: the folder is not free, or the format has one precision alone.
-    """
-    check_free(Path(options.out))
-    if options.to in ONE_PRECISION and options.store != "fp32":
-        raise RequestError(
-            f"--store {options.store} with --to {options.to}, but that is written in fp32 alone: "
-            "the adapter is small, and nothing is rounded. Leave --store out."
-        )
-
-
-def load_base(options: Options) -> "Base":
+def find_base(request: Request) -> "Base":
     """The base model, as `tinylora eval` finds it."""
-    from tinylora.cli import eval as eval_verb
-    from tinylora.evaluate import measure
+    from tinylora.cli.quiet import quieten
+    from tinylora.evaluate.measure import base_name, load_base
 
-    asked = eval_verb.AllOptions(
-        model=options.model,
-        adapter=options.adapter,
-        dtype=options.dtype,
-        quantize=options.quantize,
-        device=options.device,
-    )
-    return measure.load_base(eval_verb.with_recorded(asked))
+    recorded, adapters = recorded_run([request.adapter]), [request.adapter]
+    name = request.model or recorded.get("model")
+    quantize = request.quantize or recorded.get("quantize")
+    quieten(base_name(name, adapters))
+    return load_base(name, adapters, request.dtype, request.device, quantize)
 
 
-def write(options: Options, base: "Base", adapter: "TinyLora") -> "Exported":
+def write(request: Request, base: "Base", adapter: "TinyLora") -> "Exported":
     """Call the export that was asked for."""
     from tinylora import export
 
-    source = options.adapter
-    if options.to == "lora":
+    source = request.adapter
+    if request.to == "lora":
         prompts = sample_prompts(base)
-        return export.to_lora(adapter, options.out, options.store, prompts=prompts, source=source)
-    if options.to == "gguf":
-        return export.to_gguf(adapter, options.out, source=source)
-    if options.to == "peft-tinylora":
-        return export.to_peft_tinylora(adapter, options.out, source=source)
+        return export.to_lora(adapter, request.out, request.store, prompts=prompts, source=source)
+    if request.to == "gguf":
+        return export.to_gguf(adapter, request.out, source=source)
+    if request.to == "peft-tinylora":
+        return export.to_peft_tinylora(adapter, request.out, source=source)
     return export.to_merged(
         adapter,
-        options.out,
-        options.store,
+        request.out,
+        request.store,
         tokenizer=base.tokenizer,
         prompts=sample_prompts(base),
         source=source,

@@ -1,33 +1,40 @@
 """`tinylora figures`: pictures and CSV from runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
+from pydantic import Field
 
-from tinylora.cli.options import parse
-
-DESCRIPTION = """Draw figures from runs, sweeps and files of records, each also as CSV."""
+from tinylora.cli.options import Verb
+from tinylora.settings.base import Settings
 
 
-@dataclass
-class Options:
+class Request(Settings):
     """What to draw, and where to."""
 
-    runs: Annotated[
-        tyro.conf.Positional[tuple[str, ...]],
-        tyro.conf.arg(help="run folders, sweep folders, or files of records", metavar="RUNS..."),
-    ]
-    out: Annotated[str, tyro.conf.arg(help="the folder of the figures", metavar="DIR")] = "figures"
+    runs: tuple[str, ...] = Field(
+        title="RUNS...", description="run folders, sweep folders, or files of records"
+    )
+    out: str = Field(default="figures", title="DIR", description="the folder of the figures")
+
+
+VERB = Verb(
+    name="figures",
+    description="Draw the paper's figures from runs and sweeps, as pictures and as CSV.",
+    examples="""\
+  tinylora figures runs/a runs/b             two runs
+  tinylora figures runs/grid --out figures   a sweep""",
+    groups={"options": Request.model_fields},
+    positional="runs",
+    several=("runs",),
+)
 
 
 def run(argv: Sequence[str]) -> None:
     """Run the verb."""
-    options = parse(Options, argv, "figures", DESCRIPTION)
+    request = Request(**VERB.given(argv))
     from tinylora.sweep.figures import draw_figures
     from tinylora.sweep.records import read_records
 
-    for path in draw_figures(read_records(options.runs), Path(options.out)):
+    for path in draw_figures(read_records(request.runs), Path(request.out)):
         print(f"{path} (and {path.with_suffix('.csv').name})")

@@ -1,135 +1,185 @@
-"""Options by tyro: every one is None until it is given, so that it is known who set what.
+"""Options from settings: argparse finds the texts, the settings parse them.
 
-Values stay texts here; the settings parse them, with the same sentences for a recipe, for the
-command line and for Python.
+Every option is absent until it is given, so that it is known who set what, and its value stays a
+text: recipe, command line and Python are refused by the same sentences.
 """
 
+import argparse
 import difflib
-import io
 import itertools
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr
-from dataclasses import fields, make_dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
-import tyro
 from pydantic.fields import FieldInfo
 
 from tinylora.errors import RequestError
-from tinylora.settings import FIELDS
+from tinylora.settings import default_text
+from tinylora.settings.base import Settings
 
-ADAPTER_HELP = "an adapter file, a run folder, a hub id, or an adapter's text (tl1:...)"
-Quantize = Annotated[
-    Literal["none", "nf4", "int8"] | None,
-    tyro.conf.arg(
-        help="how the base model is quantised",
-        metavar="none|nf4|int8",
-        help_behavior_hint="(default: the adapter's, else none)",
-    ),
-]
-Force = Annotated[
-    bool,
-    tyro.conf.arg(
-        help="load an adapter onto another base than its own all the same: its numbers then act "
-        "on other directions than those they were trained for",
-        help_behavior_hint="",
-    ),
-]
+Fields = Mapping[str, FieldInfo]
 
 _YES_OR_NO = ("true", "false", "yes", "no", "on", "off", "1", "0", "none")
+_KINDS = {bool: "true|false", int: "INT", float: "FLOAT", tuple: "NAME,NAME,..."}
 
 
-def parse(options: type[Any], argv: Sequence[str], verb: str, description: str) -> Any:
-    """Parse the options of one verb.
+@dataclass(frozen=True)
+class Verb:
+    """A verb's options, and the texts of its help.
 
-    Raises:
-        RequestError: an unknown option, with the nearest spelling; a value that is missing, one too
-            many, or not of its kind.
-        SystemExit: after --help.
+    Args:
+        groups: title to options, in the order of the help. A field's `title` is what help calls
+            its value; a field without a default is required.
+        positional: the option that is given without its name.
+        several: options that take more than one word.
+        spellings: of options that have other names than their settings.
+        defaults: what help shows in place of a field's own default.
     """
-    known = ["--help", *(f"--{field.name.replace('_', '-')}" for field in fields(options))]
-    for word in argv:
-        option = word.split("=", 1)[0]
-        if option.startswith("--") and option.replace("_", "-") not in known and option != "--":
-            matches = difflib.get_close_matches(option.replace("_", "-"), known, n=1)
+
+    name: str
+    description: str
+    examples: str
+    groups: Mapping[str, Fields]
+    positional: str = ""
+    several: Sequence[str] = ()
+    spellings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> dict[str, FieldInfo]:
+        """All options."""
+        return {name: option for group in self.groups.values() for name, option in group.items()}
+
+    def given(self, argv: Sequence[str]) -> dict[str, Any]:
+        """The options that were given: names to texts, or to lists of texts.
+
+        Raises:
+            RequestError: an unknown option, with the nearest spelling; a value that is missing, or
+                one too many.
+            SystemExit: after --help.
+        """
+        words = [_dashed(word) for word in argv]
+        for word in words:
+            if word.startswith("--"):
+                self._check_known(word.split("=", 1)[0])
+        try:
+            parsed, rest = self._parser().parse_known_args(self._with_true(words))
+        except argparse.ArgumentError as error:  # the one thing that can be wrong with a text
+            self._refuse(f"{error.argument_name} needs a value.")
+        if rest:
+            self._refuse(f'"tinylora {self.name}" does not know what to do with {rest[0]}.')
+        found = vars(parsed)
+        if missing := [n for n, f in self.fields.items() if f.is_required() and not found.get(n)]:
+            needed = " and ".join(self._spelled(name) for name in missing)
+            self._refuse(f'"tinylora {self.name}" needs {needed}.')
+        return found
+
+    def _refuse(self, sentence: str) -> NoReturn:
+        raise RequestError(f'{sentence} All options: "tinylora {self.name} --help".')
+
+    def _check_known(self, option: str) -> None:
+        known = ["--help", *(option for name in self.fields for option in self._options(name))]
+        if option not in known:
+            matches = difflib.get_close_matches(option, known, n=1)
             hint = f" Did you mean {matches[0]}?" if matches else ""
-            raise RequestError(
-                f'{option} is no option of "tinylora {verb}".{hint} All options: '
-                f'"tinylora {verb} --help".'
-            )
-    said = io.StringIO()
-    try:
-        with redirect_stderr(said):
-            return tyro.cli(
-                options,
-                args=_with_true(argv),
-                prog=f"tinylora {verb}",
-                description=description,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-    raise RequestError(f'{_sentence(said.getvalue())} All options: "tinylora {verb} --help".')
+            self._refuse(f'{option} is not an option of "tinylora {self.name}".{hint}')
+
+    def _with_true(self, words: list[str]) -> list[str]:
+        """The words, with true for a yes-or-no option that is given without a value."""
+        switches = {
+            spelling
+            for name, option in self.fields.items()
+            if _is_switch(option)
+            for spelling in self._options(name)
+        }
+        return [
+            f"{word}=true" if word in switches and following.lower() not in _YES_OR_NO else word
+            for word, following in itertools.pairwise([*words, ""])
+        ]
+
+    def _parser(self) -> argparse.ArgumentParser:
+        required = [n for n, f in self.fields.items() if f.is_required() or n == self.positional]
+        parser = argparse.ArgumentParser(
+            usage=" ".join(["tinylora", self.name, *map(self._spelled, required), "[options]"]),
+            description=self.description,
+            epilog=f"examples:\n{self.examples}",
+            formatter_class=_Help,
+            argument_default=argparse.SUPPRESS,
+            add_help=False,
+            allow_abbrev=False,
+            exit_on_error=False,
+        )
+        groups = {title: parser.add_argument_group(title) for title in self.groups}
+        for title, options in self.groups.items():
+            for name, option in options.items():
+                self._add(groups[title], name, option)
+        first = next(iter(groups.values()))
+        first.add_argument("-h", "--help", action="help", help="show this help and stop")
+        return parser
+
+    def _add(self, group: Any, name: str, option: FieldInfo) -> None:
+        """One option; argparse sees no kinds, no choices and no defaults."""
+        text, metavar = self.help_of(name).replace("%", "%%"), _metavar(option)
+        is_one = name not in self.several
+        if name == self.positional:
+            group.add_argument(name, nargs="?" if is_one else "*", metavar=metavar, help=text)
+            return
+        count, options = None if is_one else "+", self._options(name)
+        group.add_argument(*options, dest=name, nargs=count, metavar=metavar, help=text)
+
+    def help_of(self, name: str) -> str:
+        """What help says of an option, with its default: in the parentheses that end it, if any."""
+        text = self.fields[name].description or ""
+        default = self.defaults.get(name, default_text(self.fields[name]))
+        if not default:
+            return text
+        before = f"{text[:-1]}; " if text.endswith(")") else f"{text} ("
+        return f"{before}default: {default})"
+
+    def _options(self, name: str) -> list[str]:
+        return [f"--{s.replace('_', '-')}" for s in self.spellings.get(name, (name,))]
+
+    def _spelled(self, name: str) -> str:
+        """As the usage line and sentences write it."""
+        option = self.fields[name]
+        if name != self.positional:
+            return f"{self._options(name)[0]} {_metavar(option)}"
+        return _metavar(option) if option.is_required() else f"[{_metavar(option)}]"
 
 
-def _with_true(argv: Sequence[str]) -> list[str]:
-    """The words, with true for a yes-or-no setting that is given without a value."""
-    switches = {
-        f"--{name.replace('_', '-')}"
-        for name, field in FIELDS.items()
-        if _metavar(field) == "true|false"
-    }
-    return [
-        f"{word}=true"
-        if word.replace("_", "-") in switches and following.lower() not in _YES_OR_NO
-        else word
-        for word, following in itertools.pairwise([*argv, ""])
-    ]
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Room for the options' names beside their texts."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
 
 
-def _sentence(box: str) -> str:
-    """What stands in tyro's box between its title and the next rule, as one sentence.
-
-    The terminal decides how the box is drawn: with lines, in ASCII, or with rules alone.
-    """
-    lines = [line.strip("│| ") for line in box.splitlines()[1:]]
-    parts = itertools.groupby(lines, key=lambda line: bool(line.strip("─-")))
-    text = next((list(part) for is_text, part in parts if is_text), ["This is no valid request"])
-    return " ".join(text).rstrip(".") + "."
+def split(request: type[Settings], given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A verb's own request, and the settings that were given beside it."""
+    own = {name: value for name, value in given.items() if name in request.model_fields}
+    return request(**own), {name: value for name, value in given.items() if name not in own}
 
 
-def with_settings(options: type[Any], known: Mapping[str, FieldInfo] = FIELDS) -> type[Any]:
-    """The options with one more for every setting of `TrainConfig`, flat, or for those named."""
-    settings = [(name, _option(field), None) for name, field in known.items()]
-    return make_dataclass(options.__name__, settings, bases=(options,))
-
-
-def given(options: Any) -> dict[str, str]:
-    """The settings among the parsed options that were given."""
-    values = {name: getattr(options, name, None) for name in FIELDS}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _option(field: FieldInfo) -> Any:
-    default = field.get_default()
-    shown = ",".join(default) if isinstance(default, tuple) else str(default).lower()
-    return Annotated[
-        str | None,
-        tyro.conf.arg(
-            help=field.description,
-            metavar=_metavar(field),
-            help_behavior_hint=f"(default: {shown})",
-        ),
-    ]
-
-
-def _metavar(field: FieldInfo) -> str:
-    """INT, FLOAT, TEXT, or the choices."""
-    kinds = [field.annotation, *get_args(field.annotation)]
+def _metavar(option: FieldInfo) -> str:
+    """What help calls the value: its title, the choices, INT, FLOAT or TEXT; none of a switch."""
+    if option.title is not None:
+        return option.title
+    if option.default is False:
+        return ""
+    annotation: Any = option.annotation
+    kinds = [annotation] if get_origin(annotation) is tuple else [annotation, *get_args(annotation)]
     for kind in kinds:
         if get_origin(kind) is Literal:
             return "|".join(map(str, get_args(kind)))
-    names = {bool: "true|false", int: "INT", float: "FLOAT", tuple: "NAME,NAME,..."}
     origins = [get_origin(kind) or kind for kind in kinds]
-    return next((name for kind, name in names.items() if kind in origins), "TEXT")
+    return next((name for kind, name in _KINDS.items() if kind in origins), "TEXT")
+
+
+def _is_switch(option: FieldInfo) -> bool:
+    return bool in (option.annotation, *get_args(option.annotation))
+
+
+def _dashed(word: str) -> str:
+    """An option with dashes in its name, as help spells it."""
+    name, *value = word.split("=", 1)
+    return "=".join([name.replace("_", "-"), *value]) if word.startswith("--") else word

@@ -69,7 +69,10 @@ def mean(values_P: Sequence[float]) -> Figure:
 
 
 def wilson(p: float, count: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share p among `count` independent answers."""
+    """Wilson's 95 % interval of a share p among `count` independent answers.
+
+    By hand, because `count` need not be whole, which SciPy's `proportion_ci` asks for.
+    """
     z2 = Z_95**2
     middle = (p + z2 / (2 * count)) / (1 + z2 / count)
     half = Z_95 / (1 + z2 / count) * math.sqrt(p * (1 - p) / count + z2 / (4 * count**2))
@@ -77,11 +80,19 @@ def wilson(p: float, count: float) -> tuple[float, float]:
 
 
 def bootstrap(values_P: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of a mean, by drawing as many problems again and again."""
-    rng, values = np.random.default_rng(seed), np.asarray(values_P, dtype=np.float64)
-    draws = (rng.integers(len(values), size=len(values)) for _ in range(NUM_RESAMPLES))
-    means = [values[draw].mean() for draw in draws]
-    low, high = np.quantile(means, (0.025, 0.975))
+    """The 95 % interval of a mean, by drawing as many problems again and again (percentiles)."""
+    if len(values_P) == 1:  # which SciPy refuses: every draw is the same
+        return float(values_P[0]), float(values_P[0])
+    from scipy import stats  # type: ignore[import-untyped]
+
+    low, high = stats.bootstrap(
+        (values_P,),
+        np.mean,
+        n_resamples=NUM_RESAMPLES,
+        batch=100,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
     return float(low), float(high)
 
 
@@ -159,8 +170,6 @@ def paired(first_P: Sequence[float | None], second_P: Sequence[float | None]) ->
 
 def binomial_p(first: int, second: int) -> float:
     """Two-sided exact p of so uneven a split, or a worse one, where both sides are as likely."""
-    count, ways, term = first + second, 0, 1
-    for i in range(min(first, second) + 1):
-        ways += term
-        term = term * (count - i) // (i + 1)
-    return min(1.0, 2 * ways / (1 << count))
+    from scipy import stats
+
+    return float(stats.binomtest(first, first + second).pvalue) if first + second else 1.0

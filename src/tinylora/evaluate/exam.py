@@ -15,10 +15,11 @@ from tinylora.adapter import TinyLora
 from tinylora.errors import TinyLoraError
 from tinylora.evaluate.records import Evaluation, Record
 from tinylora.prompts import Text
-from tinylora.rollout.engine import Engine, Sampling
+from tinylora.rewards.verdict import Verdict
+from tinylora.rollout.engine import Completion, Engine, Sampling
 from tinylora.tasks.draw import derive_seed
 from tinylora.tasks.grading import grade_groups
-from tinylora.tasks.task import Grade, Problem, Task, grader_of
+from tinylora.tasks.task import Problem, Task, grader_of
 
 NUM_RANDOM = 10  # random v of the same norm, among the controls
 Measured = TypeVar("Measured")
@@ -31,17 +32,18 @@ class Exam:
     Args:
         temperature, samples: of the sampled answers.
         max_new_tokens: the completion budget; None: the task's.
-        grade: of many answers at once; None: the task's own.
+
+    Raises:
+        TinyLoraError: on asking, where none of the answers could be judged.
     """
 
     task: Task
     text: Text
     problems: Sequence[Problem]
-    temperature: float
-    samples: int
-    seed: int
+    temperature: float = 1.0
+    samples: int = 1
+    seed: int = 0
     max_new_tokens: int | None = None
-    grade: Grade | None = None
 
     def greedy(self, engine: Engine) -> Evaluation:
         """The likeliest answer to each problem."""
@@ -56,17 +58,32 @@ class Exam:
         return {"greedy": self.greedy(engine), "sampled": self.sampled(engine)}
 
     def _evaluate(self, engine: Engine, temperature: float, samples: int) -> Evaluation:
-        return evaluate(
-            engine,
-            self.problems,
-            self.task,
-            self.text,
-            temperature=temperature,
-            samples=samples,
-            seed=derive_seed(self.seed, "evaluate", 0),
-            max_new_tokens=self.max_new_tokens,
-            grade=self.grade,
+        """Let the engine answer every problem and grade the answers."""
+        budget = self.max_new_tokens or self.task.max_new_tokens
+        sampling = Sampling(temperature, budget, self.text.eos_token_ids)
+        prompts = [self.text.encode(problem) for problem in self.problems]
+        seed = derive_seed(self.seed, "evaluate", 0)
+        completions_P_G = engine.generate(prompts, samples, sampling, seed)
+        texts_P_G = [[self.text.decode(c.token_ids) for c in row] for row in completions_P_G]
+        verdicts_P_G = grade_groups(grader_of(self.task), self.problems, texts_P_G)
+        rows = zip(texts_P_G, verdicts_P_G, completions_P_G, strict=True)
+        records = [[self._record(*answer) for answer in zip(*row, strict=True)] for row in rows]
+        return _checked(Evaluation(records))
+
+    def _record(self, answer: str, verdict: Verdict, completion: Completion) -> Record:
+        label = self.task.label(answer) if self.task.label else None
+        num_tokens = len(completion.token_ids)
+        return Record(answer, verdict, num_tokens, completion.truncated, label)
+
+
+def _checked(evaluation: Evaluation) -> Evaluation:
+    if not evaluation.judged:
+        cause = Counter(record.verdict.cause for record in evaluation.records)
+        raise TinyLoraError(
+            f"None of {len(evaluation.records)} answers could be judged "
+            f"({cause.most_common(1)[0][0]}), so there is no accuracy. Fix the grader."
         )
+    return evaluation
 
 
 def summaries(evaluations: dict[str, Evaluation]) -> dict[str, dict[str, Any]]:
@@ -74,68 +91,16 @@ def summaries(evaluations: dict[str, Evaluation]) -> dict[str, dict[str, Any]]:
     return {name: evaluation.summary() for name, evaluation in evaluations.items()}
 
 
-def evaluate(
-    engine: Engine,
-    problems: Sequence[Problem],
-    task: Task,
-    text: Text,
-    *,
-    temperature: float = 0.0,
-    samples: int = 1,
-    seed: int = 0,
-    max_new_tokens: int | None = None,
-    grade: Grade | None = None,
-) -> Evaluation:
-    """Let the engine answer every problem and grade the answers.
-
-    Args:
-        temperature: 0 is greedy.
-        samples: answers to each problem.
-        max_new_tokens: the completion budget; None: the task's.
-        grade: of many answers at once; None: the task's own.
-
-    Raises:
-        TinyLoraError: none of the answers could be judged.
-    """
-    sampling = Sampling(temperature, max_new_tokens or task.max_new_tokens, text.eos_token_ids)
-    prompts = [text.encode(problem) for problem in problems]
-    completions_P_G = engine.generate(prompts, samples, sampling, seed)
-    texts_P_G = [[text.decode(c.token_ids) for c in row] for row in completions_P_G]
-    verdicts_P_G = grade_groups(grade or grader_of(task), problems, texts_P_G)
-    evaluation = Evaluation(
-        [
-            [
-                Record(
-                    answer,
-                    verdict,
-                    len(completion.token_ids),
-                    completion.truncated,
-                    task.label(answer) if task.label else None,
-                )
-                for answer, verdict, completion in zip(*row, strict=True)
-            ]
-            for row in zip(texts_P_G, verdicts_P_G, completions_P_G, strict=True)
-        ]
-    )
-    if not evaluation.judged:
-        cause = Counter(record.verdict.cause for record in evaluation.records)
-        raise TinyLoraError(
-            f"None of {len(evaluation.records)} answers could be judged "
-            f"({cause.most_common(1)[0][0]}), so there is no accuracy. Mend the grader."
-        )
-    return evaluation
-
-
 def controls(
     adapter: TinyLora, measure: Callable[[], Measured], seed: int, count: int = NUM_RANDOM
 ) -> tuple[Measured, list[Measured]]:
-    """What the trained numbers are compared with: zeros, and random numbers of the same norm.
+    """What the trained v is compared with: zeros, and random values of the same norm.
 
     Args:
-        measure: whatever is measured with the adapter's present numbers.
+        measure: whatever is measured with the adapter's present v.
 
     Returns:
-        The measure of zeros, and one for each random draw. The adapter has its numbers back.
+        The measure of zeros, and one for each random draw. The adapter has its own v back.
     """
     trained = adapter.v.detach().clone()
     try:
@@ -151,7 +116,7 @@ def controls(
 
 
 def random_values(trained: Tensor, seed: int, count: int) -> list[Tensor]:
-    """Random directions, each with the norm of the trained numbers."""
+    """Random directions, each with the norm of the trained v."""
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randn(count, *trained.shape, generator=generator).to(trained)
     return [draw * (trained.norm() / draw.norm()) for draw in draws]

@@ -1,8 +1,7 @@
-"""What `tinylora eval` computes: answers of one policy or two, the controls, and the JSON file."""
+"""What `tinylora eval` computes: the answers of one policy or two, and the controls."""
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,117 +12,112 @@ from rich.console import Console
 from tinylora.adapter import load
 from tinylora.adapter.files import read
 from tinylora.adapter.fingerprint import quantization
-from tinylora.atomic import write_atomically
-from tinylora.cli.eval import BASE, run_folder, task_settings
-from tinylora.cli.quiet import quieten
 from tinylora.errors import RequestError
 from tinylora.evaluate.estimators import paired
 from tinylora.evaluate.exam import Exam, controls, summaries
 from tinylora.evaluate.records import Evaluation, num_different
-from tinylora.evaluate.tables import tables
-from tinylora.methods import METHODS, Trained
+from tinylora.methods import METHODS
 from tinylora.models import Base, check_context, load_model, stored_quantization
 from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.transformers import TransformersEngine
-from tinylora.settings import TrainConfig, load_recipe, unflatten
+from tinylora.settings import TASK_FIELDS, TrainConfig, recorded, unflatten
+from tinylora.settings.evaluate import BASE, EvalConfig, run_folder
 from tinylora.tasks import Task, load_task
 
 Answers = dict[str, Evaluation]  # "greedy" and "sampled"
 
 
-def measure(options: Any) -> None:
-    """Measure what the options name, print it, and write it where they say.
+def measure(config: EvalConfig) -> dict[str, Any]:
+    """Measure what the request names; returns all figures, and all answers under "problems".
 
     Raises:
-        RequestError: --controls for what is no TinyLoRA adapter; names that do not go together.
+        RequestError: controls of what is not a TinyLoRA adapter; names that do not fit together.
     """
-    if options.controls and (run := _other_run(options.adapter)):
+    if config.controls and config.adapter and (run := _other_run(config.adapter)):
         raise RequestError(
-            f"--controls draws other numbers for a TinyLoRA adapter, but {options.adapter} was "
-            f"trained by method = {run.method}. Compare it with the base model: --compare base."
+            f"--controls draws random values for a TinyLoRA adapter, but {config.adapter} was "
+            f"trained with method = {run.method}. Compare it with the base model: --compare base."
         )
-    task = load_task(options.task, task_settings(options))
+    task = load_task(config.task, config)
     for note in task.notes:
         Console().print(note, soft_wrap=True, highlight=False, markup=False)
-    base = load_base(options)
-    exam = make_exam(base, task, options)
+    base = load_base(config.model, config.adapters, config.dtype, config.device, config.quantize)
+    exam = make_exam(base, task, config)
+    bare = exam.both(TransformersEngine(UntrainedPolicy(base.model))) if config.controls else None
     held: dict[str, Any] = {}
-    bare = exam.both(TransformersEngine(UntrainedPolicy(base.model))) if options.controls else None
-    with policy_of(base, options.adapter, options.force) as policy:
+    with policy_of(base, config.adapter, config.force) as policy:
         first = exam.both(TransformersEngine(policy))
         if bare is not None:
-            held["controls"] = measure_controls(exam, policy, bare, options.seed)
+            held["controls"] = measure_controls(exam, policy, bare, config.seed)
     second = None
-    for name in options.compare:  # one, or none
-        with policy_of(base, name, options.force) as policy:
+    if config.compare is not None:
+        with policy_of(base, config.compare, config.force) as policy:
             second = exam.both(TransformersEngine(policy))
-        held["compare"] = compared(exam, name, first, second)
-    result = {**head(base, exam, options), **summaries(first), **held}
-    if options.json is not None:
-        problems = [problem_record(exam, i, first, second) for i in range(len(exam.problems))]
-        text = json.dumps({**result, "problems": problems}, indent=1, default=str)
-        write_atomically(Path(options.json), (text + "\n").encode())
-    for table in tables(result):
-        Console().print(table)
+        held["compare"] = compared(exam, config.compare, first, second)
+    problems = [problem_record(exam, i, first, second) for i in range(len(exam.problems))]
+    return {**head(base, exam, config), **summaries(first), **held, "problems": problems}
 
 
-def make_exam(base: Base, task: Task, options: Any) -> Exam:
+def make_exam(base: Base, task: Task, config: EvalConfig) -> Exam:
     """The problems and how they are asked.
 
     Raises:
-        RequestError: the split is empty, or a prompt and the completion budget pass the model's
-            context.
+        RequestError: the split is empty, or a prompt and the completion budget do not fit into the
+            model's context.
     """
-    text = text_of(base, task_settings(options))
-    split = task.test if options.split == "test" else task.train
-    problems = list(split[: options.problems])
+    text = text_of(base, config)
+    split = task.test if config.split == "test" else task.train
+    problems = list(split[: config.eval_problems])
     if not problems:
-        other = "train" if options.split == "test" else "test"
+        other = "train" if config.split == "test" else "test"
         raise RequestError(
-            f"task {task.name} has no {options.split} problems, so there is nothing to measure. "
+            f"task {task.name} has no {config.split} problems, so there is nothing to measure. "
             f"Use --split {other}, or give --data that has some."
         )
-    prompts = [text.encode(problem) for problem in problems]
-    check_context(base.model, prompts, options.max_new_tokens or task.max_new_tokens)
-    return Exam(
-        task,
-        text,
-        problems,
-        temperature=options.temperature,
-        samples=options.samples,
-        seed=options.seed,
-        max_new_tokens=options.max_new_tokens,
-    )
+    budget = config.max_new_tokens or task.max_new_tokens
+    check_context(base.model, [text.encode(problem) for problem in problems], budget)
+    return Exam(task, text, problems, config.temperature, config.eval_samples, config.seed, budget)
 
 
-def load_base(options: Any) -> Base:
-    """The model that was asked for, or the one that the adapters' files name.
+def base_name(model: str | None, adapters: Sequence[str]) -> str:
+    """The model that was asked for, or the one that the adapters' files name, or else pocket.
+
+    Raises:
+        RequestError: the adapters name different ones.
+    """
+    if model is not None:
+        return model
+    named = {adapter: read(adapter).base for adapter in adapters}
+    if len(set(named.values())) > 1:
+        pairs = " and ".join(f"{adapter} names {name or 'none'}" for adapter, name in named.items())
+        raise RequestError(
+            f"{pairs} as base model, but adapters are compared on the same one. Name it with "
+            "--model."
+        )
+    return next(iter(named.values()), "") or "pocket"
+
+
+def load_base(
+    model: str | None, adapters: Sequence[str], dtype: str, device: str, quantize: str | None
+) -> Base:
+    """The model that was asked for, or the adapters' own, quantised as theirs was unless told.
 
     Raises:
         RequestError: it is not there, or the adapters name different ones.
     """
-    adapters = [a for a in (options.adapter, *options.compare) if a not in (None, BASE)]
-    named = {} if options.model else {adapter: read(adapter).base for adapter in adapters}
-    if len(set(named.values())) > 1:
-        pairs = " and ".join(f"{adapter} names {name or 'none'}" for adapter, name in named.items())
-        raise RequestError(
-            f"{pairs} as base model, but two adapters are compared on one. Name it by --model."
-        )
-    name = options.model or next(iter(named.values()), "") or "pocket"
-    quieten(name)
+    name = base_name(model, adapters)
     try:
-        quantize = options.quantize or _quantize(adapters, name)
-        return load_model(name, options.dtype, options.device, quantize)
+        return load_model(name, dtype, device, quantize or _quantize(adapters, name))
     except RequestError as error:
-        if not named:
+        if model is not None or not adapters:
             raise
         raise RequestError(
-            f"{adapters[0]} names {name} as its base model. {error} Or name it by --model."
+            f"{adapters[0]} names {name} as its base model. {error} Name it with --model."
         ) from error
 
 
-def _quantize(adapters: list[str], name: str) -> str:
+def _quantize(adapters: Sequence[str], name: str) -> str:
     """As the first adapter's base was quantised, where the model is not stored so."""
     asked = quantization(read(adapters[0]).fingerprint) if adapters else "none"
     return "none" if asked == "none" or stored_quantization(name) else asked
@@ -142,18 +136,18 @@ def policy_of(base: Base, adapter: str | None, force: bool) -> Iterator[Policy]:
         policy.detach()
 
 
-def _trained(base: Base, adapter: str, force: bool) -> Trained:
+def _trained(base: Base, adapter: str, force: bool) -> Policy:
     """An adapter in any of its forms, or what a run by another method left in its folder."""
     run = _other_run(adapter)
     if run is None:
         return TinyLoraPolicy(load(base.model, adapter, force=force))
-    return METHODS[run.method].load(base.model, Path(adapter), run)
+    return METHODS[run.method].load(base.model, Path(adapter), run.adapter)
 
 
 def _other_run(adapter: str) -> TrainConfig | None:
     """The settings of a run that trained by another method than TinyLoRA."""
     recipe = os.path.join(run_folder(adapter), "config.yaml")
-    run = unflatten(load_recipe(recipe), recipe) if os.path.isfile(recipe) else None
+    run = unflatten(recorded(recipe), recipe) if os.path.isfile(recipe) else None
     return None if run is None or run.has_factors else run
 
 
@@ -162,8 +156,8 @@ def measure_controls(exam: Exam, policy: Policy, base: Answers, seed: int) -> di
 
     `num_different` says how many answers of the zero adapter are not the base model's.
     """
-    assert isinstance(policy, TinyLoraPolicy)
     engine = TransformersEngine(policy)
+    assert policy.adapter is not None  # refused before anything was loaded
     zero, random = controls(policy.adapter, lambda: exam.both(engine), seed)
     return {
         "base": summaries(base),
@@ -197,17 +191,17 @@ def compared(exam: Exam, name: str, first: Answers, second: Answers) -> dict[str
     }
 
 
-def head(base: Base, exam: Exam, options: Any) -> dict[str, Any]:
+def head(base: Base, exam: Exam, config: EvalConfig) -> dict[str, Any]:
     """What was measured, and how."""
     return {
         "model": base.name,
-        "adapter": options.adapter,
+        "adapter": config.adapter,
         "task": exam.task.name,
-        "split": options.split,
-        "seed": options.seed,
-        "temperature": options.temperature,
-        "max_new_tokens": options.max_new_tokens or exam.task.max_new_tokens,
-        "task_settings": task_settings(options).model_dump(exclude_defaults=True),
+        "split": config.split,
+        "seed": config.seed,
+        "temperature": config.temperature,
+        "max_new_tokens": exam.max_new_tokens,
+        "task_settings": config.model_dump(include={*TASK_FIELDS}, exclude_defaults=True),
     }
 
 

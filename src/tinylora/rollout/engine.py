@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch import Tensor
+
+from tinylora.policy import Policy
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -31,7 +35,7 @@ class Sampling:
             )
         if self.max_new_tokens < 1:
             raise ValueError(
-                f"max_new_tokens = {self.max_new_tokens}: a completion has a token at least."
+                f"max_new_tokens = {self.max_new_tokens}: a completion has at least one token."
             )
 
 
@@ -54,6 +58,14 @@ class Completion:
 class Engine(Protocol):
     """Samples from the policy as it is now."""
 
+    @property
+    def policy(self) -> Policy:
+        """What it samples from."""
+
+    @property
+    def previous(self) -> dict[str, Tensor] | None:
+        """The parameters of the version before, of an engine that serves copies; else None."""
+
     def generate(
         self,
         prompts: Sequence[list[int]],
@@ -67,4 +79,23 @@ class Engine(Protocol):
         Args:
             places: of these prompts among all that share the seed; a prompt's randomness follows
                 from its place. None: 0, 1, 2, ...
+        """
+
+    def generate_population(
+        self,
+        prompts: Sequence[list[int]],
+        candidates: Tensor,
+        sampling: Sampling,
+        seed: int,
+        places: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """A completion of each prompt by each candidate (P by C).
+
+        Candidates share the randomness of a prompt, so that they differ by what they are alone.
+
+        Args:
+            candidates: values of an adapter, (C, num_groups, u).
+
+        Raises:
+            RequestError: the policy has no adapter.
         """

@@ -4,7 +4,7 @@ The policy writes its present numbers as a LoRA in a new folder, under a new nam
 it, answers under it, and forgets the one before. Nothing is merged, and nothing is overwritten: a
 prefix cache is keyed by name and path, and would serve keys and values of an older version.
 
-Where the numbers are zero the adapter is written and served all the same, because LoRA kernels
+Where the numbers are zero the adapter is written and served anyway, because LoRA kernels
 change the base model's outputs a little: what is compared runs through the same arithmetic.
 """
 
@@ -14,14 +14,14 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from tinylora.errors import RequestError
 from tinylora.models import check_context
-from tinylora.policy import Policy
+from tinylora.policy import Policy, adapter_of
 from tinylora.rollout.engine import Completion, Sampling
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -64,12 +64,7 @@ class LoraEngine:
     def __init__(
         self, policy: Policy, server: LoraServer, folder: Path, numbers: Iterator[int]
     ) -> None:
-        if not hasattr(policy, "write_lora"):
-            raise RequestError(
-                f"{type(policy).__name__} cannot be written as a LoRA, which is what vLLM serves. "
-                "Use rollout = transformers with this method."
-            )
-        self.policy: Any = policy
+        self.policy = policy
         self.server, self.folder, self.numbers = server, folder, numbers
         self.previous: dict[str, Tensor] | None = None  # the numbers of the version before
         self._served: dict[str, Tensor] | None = None
@@ -116,7 +111,7 @@ class LoraEngine:
         """
         self._check(prompts, sampling)
         folders = [self._new_place() for _ in candidates]
-        adapter = self.policy.adapter
+        adapter = adapter_of(self.policy, "A population")
         present = adapter.v.detach().clone()
         try:
             for values, folder in zip(candidates, folders, strict=True):
@@ -185,8 +180,8 @@ def version_folder(parent: str | None) -> Path:
     place = default if parent is None else Path(parent).absolute()
     if not place.is_dir():
         raise RequestError(
-            f"adapter_dir = {parent} is no folder, so adapters cannot be handed to the rollout "
-            "engine there. Make it, or name another that trainer and servers both see."
+            f"adapter_dir = {parent} is not a folder, so adapters cannot be handed to the rollout "
+            "engine there. Create it, or name another that trainer and servers both see."
         )
     folder = place / f"tinylora-{uuid.uuid4().hex[:12]}"
     folder.mkdir()

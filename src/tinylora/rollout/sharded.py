@@ -22,13 +22,11 @@ class ShardedEngine:
 
     @property
     def previous(self) -> dict[str, Tensor] | None:
-        """The numbers of the version before, of engines that serve copies."""
-        return getattr(self.engine, "previous", None)
+        return self.engine.previous
 
     @property
     def policy(self) -> Policy:
-        found: Policy = self.engine.policy  # type: ignore[attr-defined]
-        return found
+        return self.engine.policy
 
     def generate(
         self,
@@ -39,11 +37,32 @@ class ShardedEngine:
         places: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """As the engine's own."""
-        places = range(len(prompts)) if places is None else places
-        mine, here = distributed.share(prompts), distributed.share(list(places))
+        mine, here = self._share(prompts, places)
         with in_step(self.policy.model):
             done = self.engine.generate(mine, num_samples, sampling, seed, here) if mine else []
         return distributed.gather(done)
+
+    def generate_population(
+        self,
+        prompts: Sequence[list[int]],
+        candidates: Tensor,
+        sampling: Sampling,
+        seed: int,
+        places: Sequence[int] | None = None,
+    ) -> list[list[Completion]]:
+        """As the engine's own."""
+        mine, here = self._share(prompts, places)
+        generate = self.engine.generate_population
+        with in_step(self.policy.model):
+            done = generate(mine, candidates, sampling, seed, here) if mine else []
+        return distributed.gather(done)
+
+    def _share(
+        self, prompts: Sequence[list[int]], places: Sequence[int] | None
+    ) -> tuple[list[list[int]], list[int]]:
+        """This rank's prompts and their places."""
+        places = range(len(prompts)) if places is None else places
+        return distributed.share(prompts), distributed.share(list(places))
 
 
 def sharded(engine: Engine) -> Engine:

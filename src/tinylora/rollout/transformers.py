@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from tinylora.errors import RequestError
 from tinylora.models import check_context, evaluation_mode, refuse_recurrent
-from tinylora.policy import Policy, TinyLoraPolicy
+from tinylora.policy import Policy, adapter_of
 from tinylora.rollout.engine import Completion, Sampling
 
 MAX_CACHE_TOKENS = 2**17  # rows times length
@@ -45,6 +45,7 @@ class TransformersEngine:
     ) -> None:
         refuse_recurrent(policy.model.config)
         self.policy = policy
+        self.previous = None  # it samples from the policy itself
         self.autocast = autocast
         self.max_cache_tokens = max_cache_tokens
 
@@ -95,7 +96,7 @@ class TransformersEngine:
             RequestError: as `generate`, or the policy has no adapter that runs by row.
         """
         self._check_lengths(prompts, sampling)
-        count = len(candidates)
+        adapter, count = adapter_of(self.policy, "A population"), len(candidates)
         repeated = [prompt for prompt in prompts for _ in range(count)]
         shape = (sampling.max_new_tokens,)
         noise_P_T = noise_of_places(places or range(len(prompts)), shape, seed)
@@ -103,7 +104,7 @@ class TransformersEngine:
         with evaluation_mode(self.policy.model):
             for chunk in self._chunks(repeated, 1, sampling):
                 rows = torch.tensor(chunk)
-                with per_row(self.policy, candidates[rows % count]) as select:
+                with adapter.per_row(candidates[rows % count].to(adapter.v)) as select:
                     chosen = [repeated[i] for i in chunk]
                     batch = _Batch(self.policy.model, chosen, 1, sampling, select)
                     completions = batch.run(noise_P_T[rows // count])
@@ -134,20 +135,6 @@ class TransformersEngine:
 
 
 Select = Callable[[Tensor], None]
-
-
-def per_row(policy: Policy, values: Tensor) -> AbstractContextManager[Select]:
-    """The policy's adapter, row by row.
-
-    Raises:
-        RequestError: the policy is not TinyLoRA.
-    """
-    if not isinstance(policy, TinyLoraPolicy):
-        raise RequestError(
-            f"A {type(policy).__name__} cannot run another candidate in every row of a batch. Use "
-            "method = tinylora or lora-xs, or algorithm = grpo."
-        )
-    return policy.adapter.per_row(values.to(policy.adapter.v))
 
 
 class BufferLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -277,11 +264,13 @@ class _Batch:
         return output.logits[:, -1][copies], rows
 
     def _padding(self, is_token: Tensor) -> Tensor:
-        """What hides the padding: added to the scores, or a mask of tokens where windows slide.
+        """What hides the padding: added to the scores, or a mask of tokens (True: seen) where
+        windows slide or a flash kernel runs, which takes no other.
 
         The first spares Transformers the making of a mask at every token; it has no windows.
         """
-        if has_window(self.model.config):
+        is_flash = "flash" in str(self.model.config._attn_implementation)
+        if has_window(self.model.config) or is_flash:
             return torch.nn.functional.pad(is_token, (0, self.sampling.max_new_tokens), value=True)
         dtype = self._layers[0].keys.dtype
         padding = torch.zeros(len(is_token), 1, 1, self.capacity, dtype=dtype, device=self.device)

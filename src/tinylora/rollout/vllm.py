@@ -16,7 +16,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tinylora.errors import RequestError, TinyLoraError
+import torch
+
+from tinylora.errors import RequestError, TinyLoraError, install_hint
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.settings import IN_PYTHON
 
@@ -64,6 +66,7 @@ class Colocated:
             max_loras=num_adapters,
             lora_target_modules=sorted({target.rpartition(".")[2] for target in targets}),
             logprobs_mode="processed_logprobs",
+            gpu_memory_utilization=admitted_share() if not on_cpu else 0.9,
             kv_cache_memory_bytes=int(2**30 * (cache_gib or DEFAULT_CACHE_GIB[on_cpu])),
             max_model_len=-1,  # what the model's context and this cache allow
             enforce_eager=on_cpu,  # elsewhere CUDA graphs, without which LoRA is many times slower
@@ -138,7 +141,7 @@ class Colocated:
         )
 
     def close(self) -> None:
-        """Give its memory back."""
+        """Free its memory."""
         self._llm.llm_engine.engine_core.shutdown()
         self._llm = None
 
@@ -177,21 +180,31 @@ def slot_rank(rank: int) -> int:
     return fitting[0]
 
 
-def check_vllm(model: str, quantize: str, rank: int) -> None:
+def admitted_share() -> float:
+    """The share of the GPU's memory that vLLM asks for when it starts.
+
+    With the cache's bytes given it uses the share for nothing else, but refuses to start where less
+    is free, and the trainer's weights are on the card by then.
+    """
+    free, total = torch.cuda.mem_get_info()
+    return 0.9 * free / total
+
+
+def check_vllm(model: str, quantize: str, rank: int, dtype: str = "bf16") -> None:
     """Refuse what vLLM in this process cannot serve, before anything is loaded.
 
     Raises:
-        RequestError: vLLM is not installed, or model and settings are nothing for it.
+        RequestError: vLLM is not installed, or cannot serve this model under these settings.
     """
     slot_rank(rank)
     if find_spec("vllm") is None:
         raise RequestError(
-            "rollout = vllm, but vLLM is not installed. Install the extra: pip install "
-            '"tinylora[vllm]", or give the address of a server: --rollout http://HOST:8000.'
+            f"rollout = vllm, but vLLM is not installed. {install_hint('vllm')}, or pass the "
+            "address of a server: --rollout http://HOST:8000."
         )
     if model.startswith(IN_PYTHON):
         raise RequestError(
-            "rollout = vllm, but the model was given as an object in Python "
+            "rollout = vllm, but the model was passed as an object in Python "
             f"({model.removeprefix(IN_PYTHON)}), and vLLM loads its own copy from a folder or the "
             "hub. Save it with save_pretrained and train that folder, or use rollout = "
             "transformers."
@@ -199,12 +212,17 @@ def check_vllm(model: str, quantize: str, rank: int) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RequestError(
             f"rollout = vllm in {os.environ['WORLD_SIZE']} processes, but vLLM in this process "
-            "joins no group of trainers. Start servers and give their addresses: "
+            "cannot join a group of trainers. Start servers and pass their addresses: "
             "--rollout http://HOST:8000,..."
+        )
+    if dtype == "fp32" and torch.cuda.is_available():
+        raise RequestError(
+            "rollout = vllm with dtype = fp32 on a GPU, but vLLM's LoRA kernels there compute in "
+            "half precision only. Use --dtype bf16, or rollout = transformers."
         )
     if quantize != "none":
         raise RequestError(
             f"rollout = vllm with quantize = {quantize}, but vLLM (from 0.32 on) has no "
-            "bitsandbytes layers: it would sample from the unquantised model, which is another "
+            "bitsandbytes layers: it would sample from the unquantised model, which is a different "
             "policy. Use rollout = transformers."
         )

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
+from typing import Any
 
 from tinylora.errors import RequestError
 from tinylora.models import Base, model_source
@@ -14,7 +15,9 @@ from tinylora.rollout.sharded import sharded
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm import Colocated, check_vllm
 from tinylora.rollout.vllm_server import Replicas
-from tinylora.settings import TrainConfig, server_addresses
+from tinylora.settings import Search, TrainConfig, server_addresses
+from tinylora.settings.rollout import Colocated as ColocatedSettings
+from tinylora.settings.rollout import Servers
 
 EngineOf = Callable[[Policy], Engine]
 ADAPTERS_AT_ONCE = 8  # in a batch of candidates; slots take memory, and more candidates wait
@@ -34,7 +37,7 @@ def open_engine(config: TrainConfig, base: Base) -> Iterator[EngineOf]:
         return
     server = _lora_server(config, base)
     try:
-        with _serving(server, config.adapter_dir) as engine_of:
+        with _serving(server, config.engine) as engine_of:
             yield engine_of
     finally:
         server.close()
@@ -48,31 +51,33 @@ def check_engine(config: TrainConfig, model: str) -> None:
     """
     if config.rollout != "transformers" and config.method not in SERVED_METHODS:
         raise RequestError(
-            f"rollout = {config.rollout} with method = {config.method}, but vLLM is given LoRA "
-            f"alone, which is what {', '.join(SERVED_METHODS)} are. Use rollout = transformers."
+            f"rollout = {config.rollout} can only serve methods that export a LoRA "
+            f"({', '.join(SERVED_METHODS)}); got method = {config.method}. Use rollout = "
+            "transformers."
         )
     if config.rollout == "vllm":
-        check_vllm(model, config.quantize, config.adapter.rank)
+        check_vllm(model, config.quantize, config.adapter.rank, config.dtype)
 
 
 def _lora_server(config: TrainConfig, base: Base) -> Colocated | Replicas:
-    addresses = server_addresses(config.rollout)
-    if addresses:
-        return Replicas(addresses, config.rollout_timeout_s)
+    settings = config.engine
+    if isinstance(settings, Servers):
+        return Replicas(server_addresses(config.rollout), settings.rollout_timeout_s)
+    assert isinstance(settings, ColocatedSettings)
     return Colocated(
         str(model_source(base.name)),
         str(base.model.dtype).removeprefix("torch."),
         rank=config.adapter.rank,
         targets=config.adapter.targets,
-        num_adapters=ADAPTERS_AT_ONCE if config.algorithm in ("cma-es", "random-search") else 1,
-        cache_gib=config.rollout_cache_gib,
+        num_adapters=ADAPTERS_AT_ONCE if isinstance(config.learning, Search) else 1,
+        cache_gib=settings.rollout_cache_gib,
     )
 
 
 @contextmanager
-def _serving(server: LoraServer, adapter_dir: str | None) -> Iterator[EngineOf]:
-    """Engines whose versions lie in one folder, which is gone afterwards."""
-    folder, numbers = version_folder(adapter_dir), count()
+def _serving(server: LoraServer, settings: Any) -> Iterator[EngineOf]:
+    """Engines whose versions are in one folder, which is gone afterwards."""
+    folder, numbers = version_folder(settings.adapter_dir), count()
     engines: list[LoraEngine] = []
 
     def engine_of(policy: Policy) -> Engine:

@@ -1,4 +1,4 @@
-"""The folder of one run: who may write into it, and what lies where.
+"""The folder of one run: who may write into it, and what is where.
 
 `config.yaml` is written first; a folder that has one is a run, finished or not.
 """
@@ -14,10 +14,11 @@ from typing import Any
 from tinylora.adapter.files import FILE_NAME
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
-from tinylora.settings import TrainConfig, flatten, load_recipe, settings_yaml, unflatten
+from tinylora.settings import flatten, recorded, unflatten
 
 MAY_CHANGE = {
     *("steps", "max_minutes", "checkpoint_every", "track", "output", "device", "fsdp"),
+    *("micro_batch_tokens", "activation_checkpointing"),
     *("rollout", "rollout_tolerance", "rollout_cache_gib", "rollout_timeout_s", "adapter_dir"),
 }
 
@@ -61,14 +62,26 @@ class RunFolder:
     def curve(self) -> Path:
         return self.path / "curve.png"
 
+    def write_config(self, settings: str) -> None:
+        """Create the folder and record the resolved settings, in YAML."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.config, settings.encode())
 
-def new_folder(config: TrainConfig, task_name: str) -> RunFolder:
+    def seconds_before(self) -> float:
+        """What the steps before an interruption took."""
+        if not self.metrics.is_file():
+            return 0.0
+        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        return sum(float(json.loads(line)["seconds"]) for line in lines if line.endswith("\n"))
+
+
+def new_folder(output: str | None, task_name: str, seed: int) -> RunFolder:
     """The folder that the settings name, or a new one under `runs/`."""
-    if config.output is not None:
-        return RunFolder(Path(config.output))
+    if output is not None:
+        return RunFolder(Path(output))
     stamp = time.strftime("%Y%m%d-%H%M%S")
     slug = re.sub(r"[^\w.-]+", "-", task_name).strip("-.") or "task"
-    return RunFolder(Path("runs") / f"{slug}-seed{config.seed}-{stamp}")
+    return RunFolder(Path("runs") / f"{slug}-seed{seed}-{stamp}")
 
 
 def check_free(folder: RunFolder) -> None:
@@ -84,11 +97,11 @@ def check_free(folder: RunFolder) -> None:
     if folder.config.is_file():
         raise RequestError(
             f"output = {folder.path} holds another run, and its results would be overwritten. "
-            "Give another output folder, or go on with that run by --resume."
+            "Choose another output folder, or resume that run with --resume."
         )
     raise RequestError(
         f"output = {folder.path} exists and is not an empty folder, so a run cannot be kept apart "
-        "from what is there. Give another output folder."
+        "from what is there. Choose another output folder."
     )
 
 
@@ -100,33 +113,39 @@ def recorded_settings(folder: RunFolder) -> dict[str, Any]:
     """
     if not folder.config.is_file():
         raise RequestError(
-            f"There is no run to resume in {folder.path}: it has no config.yaml. Give the run's "
-            "folder as output, or start it without --resume."
+            f"{folder.path} is not a run that can be resumed: it has no config.yaml. Pass the "
+            "run's folder as output, or start it without --resume."
         )
-    return load_recipe(folder.config)
+    return recorded(folder.config)
 
 
-def check_same_run(folder: RunFolder, config: TrainConfig) -> None:
-    """Refuse to go on with a run under settings that would make it another one.
+def check_folder(folder: RunFolder, settings: Mapping[str, Any], resume: bool) -> None:
+    """Refuse a folder that cannot take this run.
+
+    Raises:
+        RequestError: a new run would overwrite something, or a resumed one would be another run.
+    """
+    if resume:
+        check_same_run(folder, settings)
+    else:
+        check_free(folder)
+
+
+def check_same_run(folder: RunFolder, now: Mapping[str, Any]) -> None:
+    """Refuse to resume a run under settings that would make it another one.
 
     Raises:
         RequestError: a setting differs that may not.
     """
-    before, now = flatten(unflatten(recorded_settings(folder))), flatten(config)
+    before = flatten(unflatten(recorded_settings(folder)))
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before.get(name)]
     if changed:
         name = changed[0]
         raise RequestError(
             f"{name} = {now[name]}, but the run in {folder.path} began with {name} = "
-            f"{before.get(name)}, and a resumed run goes on as it began. Leave {name} out, or "
-            "start another run in another output folder."
+            f"{before.get(name)}. A resumed run keeps its original settings. Leave {name} out, "
+            "or start a new run with a different output folder."
         )
-
-
-def write_config(folder: RunFolder, config: TrainConfig) -> None:
-    """Create the folder and record the resolved settings."""
-    folder.path.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder.config, settings_yaml(config).encode())
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

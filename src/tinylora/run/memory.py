@@ -2,29 +2,29 @@
 
     peak = weights + trained + max(learning, rollouts)
 
-Legend: s bytes a number of the base's precision; per token and block: h hidden, m MLP, q all query
-heads, k all key heads, a number of heads; V vocabulary, r rank of the adapter.
+Below, s is the bytes of a number in the base's precision, r the rank of the adapter, and the other
+words are the fields of `Shape`.
 
     weights    s each; nf4: 1/2 a weight and, for each 64, a byte (of which each 256 have a float);
                int8: 1 a weight and a float a row. Embeddings, norms, biases and head stay in s.
     trained    factors A and B in fp32, and once more in the base's precision where that is
-               another; 16 bytes a trained number (itself, gradient, Adam's two)
-    learning   a micro-batch of T tokens keeps in each block above the lowest adapted one
-                   T (s (3m + 2q + 2k) + 8h + 4a + 8 + 28r)
+               another; 16 bytes a trained parameter (itself, gradient, Adam's two)
+    learning   a micro-batch keeps, for each token in each block above the lowest adapted one,
+               s (3 mlp + 2 queries + 2 keys) + 8 hidden + 4 heads + 8 + 28 r
                (inputs of activation and product; queries, keys, values, answer; both norms' inputs
                in fp32; rounded numbers of attention, norms and hooks), with activation
-               checkpointing T s h and one block whole. The backward pass works in one block more.
-               The head takes 2s + 12 for each logit of a chunk.
-    rollouts   keys and values 2 s k a token and block, of all rows that run at once; a token's
-               logits in every row, s + 16 each; the prompts' first pass, s (3m + 2h) a token; a
-               copy of the adapted weights where they are folded. vLLM in this process: its cache
-               and its own weights.
+               checkpointing s hidden and one block whole. The backward pass works in one block
+               more. The head takes 2 s + 12 for each logit of a chunk.
+    rollouts   keys and values 2 s keys a token and block, of all rows that run at once; a token's
+               logits in every row, s + 16 each; the prompts' first pass, s (3 mlp + 2 hidden) a
+               token; a copy of the adapted weights where they are folded. vLLM in this process:
+               its cache and its own weights.
 
 Weights are exact (but for a sharded model, where N processes split the blocks and each gathers two
 at a time). The rest leaves out what allocators and libraries hold: some hundreds of MiB.
 
-It does not cover: mixtures of experts, eager attention (a T^2 term), prompts shared by rows (their
-keys and values are as wide as the queries).
+It does not cover: mixtures of experts, eager attention (a term in tokens squared), prompts shared
+by rows (their keys and values are as wide as the queries).
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,11 +40,12 @@ from tinylora.algorithms.batching import CHUNK_ELEMENTS, default_micro_batch_tok
 from tinylora.models import DTYPES, place_of
 from tinylora.rollout.transformers import MAX_CACHE_TOKENS
 from tinylora.rollout.vllm import DEFAULT_CACHE_GIB
-from tinylora.settings import TrainConfig
+from tinylora.settings import Sampled, Sft, TrainConfig
+from tinylora.settings.rollout import Colocated
 
 GIB = 2**30
 NEVER_FOLDED = ("bias-only", "full")
-KEEPS_INPUTS = ("lora", "vera", "full")  # methods whose backward pass needs the maps' inputs
+KEEPS_INPUTS = ("lora", "vera", "full")  # whose backward pass needs the inputs of linear layers
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,13 @@ class Memory:
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes that activations follow from."""
+    """The sizes that activations follow from; widths are numbers a token."""
 
     blocks: int
-    h: int
-    m: int
-    q: int
-    k: int
+    hidden: int
+    mlp: int
+    queries: int  # of all heads
+    keys: int  # of all key heads, of which there may be fewer
     heads: int
     vocabulary: int
     has_qk_norm: bool
@@ -98,10 +99,10 @@ class Shape:
         size: int = getattr(config, "head_dim", None) or config.hidden_size // heads
         return cls(
             blocks=config.num_hidden_layers,
-            h=config.hidden_size,
-            m=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
-            q=heads * size,
-            k=(getattr(config, "num_key_value_heads", None) or heads) * size,
+            hidden=config.hidden_size,
+            mlp=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+            queries=heads * size,
+            keys=(getattr(config, "num_key_value_heads", None) or heads) * size,
             heads=heads,
             vocabulary=config.vocab_size,
             has_qk_norm=any(name.endswith("q_norm") for name, _ in model.named_modules()),
@@ -129,14 +130,14 @@ def estimate(
     whole, blocks = weight_bytes(model, s, config.quantize)
     row_tokens = longest_prompt + max_new_tokens
     device = place_of(config.device)
-    tokens = max(config.micro_batch_tokens or default_micro_batch_tokens(device), row_tokens)
+    tokens = max(config.passes.micro_batch_tokens or default_micro_batch_tokens(device), row_tokens)
     lowest = min((linear.layer or 0 for linear in maps), default=0)
     head_tokens = min(tokens, max(1, CHUNK_ELEMENTS // shape.vocabulary))
     cache, logits, first_pass = _rollouts(shape, s, config, longest_prompt, row_tokens)
     if config.rollout != "transformers":
         cache, logits, first_pass = 0, 0, 0
-    if config.rollout == "vllm":
-        own = config.rollout_cache_gib or DEFAULT_CACHE_GIB[device.type == "cpu"]
+    if isinstance(config.engine, Colocated):
+        own = config.engine.rollout_cache_gib or DEFAULT_CACHE_GIB[device.type == "cpu"]
         cache = round(own * GIB) + whole + blocks
     return Memory(
         blocks=blocks,
@@ -200,13 +201,13 @@ def _trained(maps: Sequence[LinearMap], config: TrainConfig, s: int) -> int:
 def _activations(shape: Shape, s: int, config: TrainConfig, tokens: int, behind: int) -> int:
     """What a micro-batch's forward pass keeps in `behind` blocks, and one block to work in."""
     r = config.adapter.rank if config.has_factors else 0
-    block = s * (3 * shape.m + 2 * shape.q + 2 * shape.k)
-    block += 8 * shape.h + 4 * shape.heads + 8 + 28 * r
+    block = s * (3 * shape.mlp + 2 * shape.queries + 2 * shape.keys)
+    block += 8 * shape.hidden + 4 * shape.heads + 8 + 28 * r
     if shape.has_qk_norm:
-        block += 4 * (shape.q + shape.k)
+        block += 4 * (shape.queries + shape.keys)
     if config.method in KEEPS_INPUTS:
-        block += 4 * (2 * shape.h + shape.q + shape.m)
-    kept = s * shape.h if config.activation_checkpointing else block
+        block += 4 * (2 * shape.hidden + shape.queries + shape.mlp)
+    kept = s * shape.hidden if config.passes.activation_checkpointing else block
     return tokens * (behind * kept + block)
 
 
@@ -214,16 +215,18 @@ def _rollouts(
     shape: Shape, s: int, config: TrainConfig, longest_prompt: int, row_tokens: int
 ) -> tuple[int, int, int]:
     """Cache, logits and first pass of the largest batch that Transformers samples at once."""
+    learning = config.learning
+    samples = learning.samples_per_prompt if isinstance(learning, Sampled | Sft) else 1
     rows = prompts = 0
-    for count, samples in (
-        (config.prompts_per_step, config.samples_per_prompt),
+    for count, each in (
+        (config.learning.prompts_per_step, samples),
         (config.eval_problems, 1),
         (config.eval_problems, config.eval_samples),
     ):
-        at_once = min(count, max(1, MAX_CACHE_TOKENS // (row_tokens * samples)))
-        rows, prompts = max(rows, at_once * samples), max(prompts, at_once)
-    cache = rows * row_tokens * shape.blocks * 2 * shape.k * s
-    first_pass = prompts * longest_prompt * s * (3 * shape.m + 2 * shape.h)
+        at_once = min(count, max(1, MAX_CACHE_TOKENS // (row_tokens * each)))
+        rows, prompts = max(rows, at_once * each), max(prompts, at_once)
+    cache = rows * row_tokens * shape.blocks * 2 * shape.keys * s
+    first_pass = prompts * longest_prompt * s * (3 * shape.mlp + 2 * shape.hidden)
     return cache, rows * shape.vocabulary * (s + 16), first_pass
 
 
@@ -235,19 +238,26 @@ def _is_folded(config: TrainConfig, s: int) -> bool:
 
 def memory_table(memory: Memory, config: TrainConfig) -> Table:
     """The estimate for people."""
-    table = Table("memory, about", "GiB", title="One process", title_justify="left")
-    held = f"weights ({config.dtype if config.quantize == 'none' else config.quantize})"
-    table.add_row(held, gib(memory.weights))
-    table.add_row("adapter and optimiser", gib(memory.trained))
-    table.add_row("learning: activations and logits of a micro-batch", gib(memory.learning))
-    table.add_row("rollouts: keys, values and logits", gib(memory.rollouts))
-    table.add_row("peak: the first two, and the larger of the others", gib(memory.peak))
+    table = Table("memory", "about", title="One process", title_justify="left")
+    kind = config.dtype if config.quantize == "none" else config.quantize
+    for name, num_bytes in (
+        (f"weights ({kind})", memory.weights),
+        ("adapter and optimiser", memory.trained),
+        ("learning: activations and logits of a micro-batch", memory.learning),
+        ("rollouts: keys, values and logits", memory.rollouts),
+        ("peak: weights + adapter + max(learning, rollouts)", memory.peak),
+    ):
+        table.add_row(name, size_text(num_bytes))
     if config.fsdp:
-        split = f"{gib(memory.whole)} + {gib(memory.blocks)} / N"
+        split = f"{size_text(memory.whole)} + {size_text(memory.blocks)} / N"
         table.add_row("weights on each of N processes (fsdp)", split)
     return table
 
 
-def gib(num_bytes: int) -> str:
-    """Three figures."""
-    return f"{num_bytes / GIB:.3g}"
+def size_text(num_bytes: float) -> str:
+    """Three figures with a unit: `86.1 KiB`."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.3g} GiB" if num_bytes < 1000 else f"{num_bytes:.0f} GiB"

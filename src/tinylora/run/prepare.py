@@ -4,14 +4,14 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
 from tinylora.adapter.modules import LinearMap, linear_maps, passes_gradient, resolved
 from tinylora.adapter.sharing import budget, groups_of
 from tinylora.algorithms.batching import check_model
-from tinylora.algorithms.log import missing_tracker
+from tinylora.algorithms.trackers import missing_tracker
 from tinylora.algorithms.validation import hold_out
 from tinylora.errors import RequestError
 from tinylora.evaluate.exam import Exam
@@ -27,28 +27,36 @@ from tinylora.models import (
     resolved_dtype,
 )
 from tinylora.prompts import Text, text_of
+from tinylora.rollout.engine import Sampling
 from tinylora.run.engines import check_engine
-from tinylora.settings import IN_PYTHON, TrainConfig, default_rate, with_budget
+from tinylora.settings import IN_PYTHON, TrainConfig, with_budget
 from tinylora.tasks import load_task
 from tinylora.tasks.draw import draw_problems
 from tinylora.tasks.functions import RewardFunction, as_grade
-from tinylora.tasks.task import Grade, Problem, Task
+from tinylora.tasks.task import Problem, Task
 
 MOST_PROMPTS = 10_000  # more training problems than that are not all encoded before the run,
 FIRST_PROMPTS = 1_000  # but as many as are drawn first
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything that a run needs, checked and loaded."""
+class Prepared:
+    """Everything that a run needs, checked, loaded and resolved.
+
+    Args:
+        task: the training problems; its grader is the user's reward, where one was given.
+        exam: the test problems, before and after training.
+        validation: problems held out of training, asked every `eval_every` steps.
+        sampling: of the rollouts.
+    """
 
     config: TrainConfig
     base: Base
     task: Task
     text: Text
-    exam: Exam  # the test problems, before and after training
-    validation: Exam | None  # problems held out of training, every `eval_every` steps
-    grade: Grade | None
+    sampling: Sampling
+    exam: Exam
+    validation: Exam | None
 
 
 def prepare(
@@ -57,49 +65,54 @@ def prepare(
     tokenizer: Any = None,
     task: Task | str | None = None,
     reward: RewardFunction | None = None,
-) -> Job:
+) -> Prepared:
     """Load and check what a run needs, before anything is computed or written.
 
     Raises:
-        RequestError: a name is unknown, or task, model and settings do not go together.
+        RequestError: a name is unknown, or task, model and settings do not fit together.
     """
     if isinstance(task, str):
         config, task = config.model_copy(update={"task": task}), None
     found = load_task(config.task, config) if task is None else task
     base = _base(config, model, tokenizer)
-    config = _as_loaded(config, base, task)
-    config = resolve_budget(config, base.model)
+    config = resolve_budget(_as_loaded(config, base, task), base.model)
     text = text_of(base, config)
-    maps = check_request(config, found, base.model, text.encode)
+    if reward is not None:
+        found = replace(found, grade_many=as_grade(reward, text.tokenize))
+    layers = check_request(config, found, base.model, text.encode)
     with evaluation_mode(base.model):
-        _check_gradient(maps)
+        _check_gradient(layers)
         if not config.fsdp:  # then the sharded model is checked, before the first step
             check_model(base.model)
-    grade = None if reward is None else as_grade(reward, text.tokenize)
     training, held_out = hold_out(found, config)
+    budget = config.max_new_tokens or found.max_new_tokens
 
     def exam(problems: Sequence[Problem]) -> Exam:
-        return make_exam(config, found, text, list(problems), grade)
+        return Exam(
+            found,
+            text,
+            list(problems),
+            temperature=config.temperature,
+            samples=config.eval_samples,
+            seed=config.seed,
+            max_new_tokens=budget,
+        )
 
-    validation = exam(held_out) if held_out else None
-    tests = exam(found.test[: config.eval_problems])
-    return Job(config, base, training, text, tests, validation, grade)
-
-
-def make_exam(
-    config: TrainConfig, task: Task, text: Text, problems: list[Problem], grade: Grade | None
-) -> Exam:
-    """These problems, asked as the settings say."""
-    return Exam(
-        task,
+    return Prepared(
+        config,
+        base,
+        training,
         text,
-        problems,
-        temperature=config.temperature,
-        samples=config.eval_samples,
-        seed=config.seed,
-        max_new_tokens=config.max_new_tokens,
-        grade=grade,
+        Sampling(config.temperature, budget, text.eos_token_ids),
+        exam(found.test[: config.eval_problems]),
+        exam(held_out) if held_out else None,
     )
+
+
+def linear_layers(prepared: Prepared) -> list[LinearMap]:
+    """The linear layers that the run adapts."""
+    settings = prepared.config.adapter
+    return linear_maps(prepared.base.model, settings.targets, settings.layers)
 
 
 def resolve_budget(config: TrainConfig, model: Any) -> TrainConfig:
@@ -115,12 +128,12 @@ def resolve_budget(config: TrainConfig, model: Any) -> TrainConfig:
 def check_request(
     config: TrainConfig, task: Task, model: Any, encode: Callable[[Problem], list[int]]
 ) -> list[LinearMap]:
-    """Refuse what cannot be run, by the model's shapes alone; returns the maps to adapt.
+    """Refuse what cannot be run, by the model's shapes alone; returns the linear layers to adapt.
 
     Raises:
-        RequestError: settings, task and model do not go together.
+        RequestError: settings, task and model do not fit together.
     """
-    _check_parts(config, task)
+    _check_parts(task, config.track)
     check_engine(config, config.model)
     refuse_recurrent(model.config)
     settings = config.adapter
@@ -142,8 +155,8 @@ def _base(config: TrainConfig, model: Any, tokenizer: Any) -> Base:
         return load_model(name, config.dtype, config.device, config.quantize)
     if config.quantize not in ("none", quantization_of(model)):
         raise RequestError(
-            f"quantize = {config.quantize}, but the {type(model).__name__} that was given is "
-            "loaded already, and not so. Give its name, or load it by "
+            f"quantize = {config.quantize} cannot be applied to a {type(model).__name__} that is "
+            "already loaded. Pass its name instead, or load it with "
             f'tinylora.models.load_model(name, quantize="{config.quantize}").'
         )
     return from_loaded(model, tokenizer)
@@ -152,22 +165,19 @@ def _base(config: TrainConfig, model: Any, tokenizer: Any) -> Base:
 def _as_loaded(config: TrainConfig, base: Base, task: Task | None) -> TrainConfig:
     """The settings with what was loaded in place of what was asked for."""
     dtype = next((name for name, kind in DTYPES.items() if kind == base.model.dtype), config.dtype)
-    quantize = quantization_of(base.model)
-    loaded: dict[str, Any] = {"model": base.name, "dtype": dtype, "quantize": quantize}
+    loaded: dict[str, Any] = {"dtype": dtype, "quantize": quantization_of(base.model)}
     if task is not None:
         loaded["task"] = IN_PYTHON + task.name
-    if "learning_rate" not in config.model_fields_set:
-        loaded["learning_rate"] = default_rate(base.name, config.method)
-    return config.model_copy(update=loaded)
+    return config.with_rate_of(base.name).model_copy(update=loaded)
 
 
-def _check_parts(config: TrainConfig, task: Task) -> None:
-    """What would else be missed only after the base was measured."""
+def _check_parts(task: Task, tracker: str | None) -> None:
+    """What would otherwise be noticed only after the base model was measured."""
     for split, problems in (("training", task.train), ("test", task.test)):
         if not len(problems):
-            raise RequestError(f"The task {task.name} has no {split} problems. Give it some.")
-    if config.track is not None and find_spec(config.track) is None:
-        raise missing_tracker(config.track)
+            raise RequestError(f"The task {task.name} has no {split} problems. Add some.")
+    if tracker is not None and find_spec(tracker) is None:
+        raise missing_tracker(tracker)
 
 
 def _check_rank(maps: Sequence[LinearMap], rank: int) -> None:
@@ -181,14 +191,15 @@ def _check_rank(maps: Sequence[LinearMap], rank: int) -> None:
 
 
 def _check_gradient(maps: Sequence[LinearMap]) -> None:
-    """One map of each kind of layer is enough."""
+    """One layer of each kind is enough."""
     for linear in {type(linear.module): linear for linear in maps}.values():
         if not passes_gradient(linear):
             raise RequestError(
                 f"{linear.name} is a {type(linear.module).__name__} whose backward pass does not "
-                "give the gradient of what it computes: its kernel is for inference, and training "
-                "would be blind. Load the model anew (bitsandbytes packs 4-bit weights for such a "
-                "kernel at a first forward pass on some CPUs), or quantise it otherwise."
+                "give the gradient of what it computes: its kernel is for inference only, and "
+                "training would learn nothing. Load the model again (bitsandbytes packs 4-bit "
+                "weights for such a kernel at a first forward pass on some CPUs), or quantise it "
+                "otherwise."
             )
 
 
@@ -196,5 +207,23 @@ def first_problems(config: TrainConfig, task: Task) -> Sequence[Problem]:
     """All training problems, or of very many those that the first steps draw."""
     if len(task.train) <= MOST_PROMPTS:
         return task.train
-    count = min(FIRST_PROMPTS, config.steps * config.prompts_per_step)
+    count = min(FIRST_PROMPTS, config.steps * config.learning.prompts_per_step)
     return draw_problems(task.train, count, config.seed, step=0)
+
+
+def degrees_of_freedom(prepared: Prepared, num_trainable: int) -> int:
+    """How many of the trained parameters are independent.
+
+    A linear layer's R has rank^2 places, so more than rank^2 numbers for one layer say nothing
+    more (the rank of the map v -> all R).
+    """
+    config = prepared.config
+    if not config.has_factors:
+        return num_trainable
+    names = [linear.name for linear in linear_layers(prepared)]
+    settings = config.adapter
+    groups = groups_of(names, settings)
+    num_places = settings.rank**2
+    if settings.projection != "gaussian":  # one P for all layers: groups do not add directions
+        return sum(min(settings.u, num_places) for _ in groups)
+    return sum(min(settings.u, num_places * len(group)) for group in groups)

@@ -6,14 +6,33 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+import torch
 from rich.table import Table
 
-# Told apart with any kind of colour vision:
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+from tinylora.evaluate.tables import accuracy_text
+from tinylora.plotting import BLUE, GREEN, GREY, ORANGE, legend_below, panels, save_png, tidy
+from tinylora.policy import Policy
+from tinylora.run.prepare import Prepared, degrees_of_freedom
+
 SMOOTH_STEPS = 9
 LEAST_SHARE = 0.01  # kinds of answers that are rarer stay out of the table
+
+
+def start_line(prepared: Prepared, policy: Policy, output: Path) -> str:
+    """What a run is, in one line: model, device, task, parameters, engine, folder."""
+    config, model = prepared.config, prepared.base.model
+    device = model.device
+    place = str(device)
+    if device.type == "cuda":
+        about = torch.cuda.get_device_properties(device)
+        place = f"{device} ({about.name}, {about.total_memory / 2**30:.0f} GiB)"
+    count = policy.num_trainable
+    freedom = degrees_of_freedom(prepared, count)
+    return (
+        f"{config.method} by {config.algorithm}: {prepared.base.name} in {config.dtype} on "
+        f"{place}, task {prepared.task.name}, {count:,} parameters ({freedom:,} degrees of "
+        f"freedom), rollouts by {config.rollout}, output {output}"
+    )
 
 
 def end_table(summary: Mapping[str, Any]) -> Table:
@@ -29,16 +48,17 @@ def end_table(summary: Mapping[str, Any]) -> Table:
         for row in best_rows(summary):
             table.add_row(*row)
     table.add_section()
-    table.add_row("numbers trained", "", f"{summary['num_trainable']:,}", _layout(summary))
+    table.add_row("parameters trained", "", f"{summary['num_trainable']:,}", _layout(summary))
     in_file = f"{summary['store']}, file {summary['file_bytes']}"
     table.add_row("adapter, bytes", "", str(summary["adapter_bytes"]), in_file)
     duration = str(timedelta(seconds=round(summary["seconds"])))
-    table.add_row("time", "", duration, f"{summary['steps']} steps")
+    ended = {"steps": "", "time": ", then time was up", "no signal": ", then no signal"}
+    table.add_row("time", "", duration, f"{summary['steps']} steps{ended[summary['stopped']]}")
     return table
 
 
 def _layout(summary: Mapping[str, Any]) -> str:
-    """How the trained numbers lie: `u=1, 13 groups`, or `lora, rank 2`."""
+    """How the trained parameters are shared: `u=1, 13 groups`, or `lora, rank 2`."""
     if "num_groups" in summary:
         return f"u={summary['u']}, {summary['num_groups']} groups"
     rank = f", rank {summary['rank']}" if "rank" in summary else ""
@@ -81,27 +101,45 @@ def _kind_rows(
     return rows
 
 
-def accuracy_text(evaluation: Mapping[str, Any]) -> str:
-    """`25.4 % [21.8, 29.3]`: the accuracy and its 95 % interval."""
-    low, high = evaluation["interval"]
-    return f"{evaluation['accuracy']:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
 def _gain(before: Mapping[str, float], after: Mapping[str, float], key: str) -> str:
     return f"{100 * (after[key] - before[key]):+.1f} points"
 
 
 def draw_curve(metrics: Path, summary: Mapping[str, Any], out: Path) -> None:
-    """Accuracy (or reward) of the rollouts against the step, between base and final accuracy."""
+    """What training followed, against the step, and the accuracies before, within and after it.
+
+    They share a panel where training followed a reward. Where the reward is 0 or 1 for every
+    answer, it is an accuracy too. Supervised fine-tuning has a loss, in a panel of its own.
+    """
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    steps = [line["step"] for line in lines]
-    is_binary = all(line["reward"] == line["accuracy"] for line in lines)
-    measure = "accuracy" if is_binary else "reward"
-    values = [line[measure] for line in lines]
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(steps, values, color=BLUE, alpha=0.3, linewidth=1)
-    axes.plot(steps, smooth(values), color=BLUE, linewidth=2, label=f"sampled {measure}, training")
+    measure = _measure(lines)
+    num_panels = 2 if measure == "loss" else 1
+    title = f"{summary['num_trainable']} trained parameters: {summary['model']}"
+    figure, (axes,) = panels(title, 1, num_panels, (7 * num_panels, 4))
+    values, steps = [line[measure] for line in lines], [line["step"] for line in lines]
+    label = "loss, training" if measure == "loss" else f"sampled {measure}, training"
+    axes[0].plot(steps, values, color=BLUE, alpha=0.3, linewidth=1)
+    axes[0].plot(steps, smooth(values), color=BLUE, linewidth=2, label=label)
+    _draw_accuracies(axes[-1], lines, summary)
+    for panel, name in zip(axes, (measure, "accuracy"), strict=False):
+        panel.set_xlabel("step")
+        panel.set_ylabel(name)
+        panel.set_ylim((0, 1) if name == "accuracy" else None)
+        tidy(panel)
+    legend_below(figure)
+    save_png(figure, out, dpi=150)
+
+
+def _measure(lines: Sequence[Mapping[str, Any]]) -> str:
+    """What the steps have been taken by."""
+    if any("reward" not in line for line in lines):
+        return "loss"
+    return "accuracy" if all(x["reward"] == x["accuracy"] for x in lines) else "reward"
+
+
+def _draw_accuracies(
+    axes: Any, lines: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
+) -> None:
     validated = [line for line in lines if "validation_accuracy" in line]
     if validated:
         points = [[line[name] for line in validated] for name in ("step", "validation_accuracy")]
@@ -110,15 +148,6 @@ def draw_curve(metrics: Path, summary: Mapping[str, Any], out: Path) -> None:
         accuracy = summary[f"{name}_accuracy"]
         label = f"{name}, greedy on test: {accuracy:.1%}"
         axes.axhline(accuracy, color=color, linestyle=style, linewidth=2, label=label)
-    axes.set_xlabel("step")
-    axes.set_ylabel(measure)
-    if is_binary:
-        axes.set_ylim(0, 1)
-    axes.set_title(f"{summary['num_trainable']} trained numbers: {summary['model']}")
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="small")
-    FigureCanvasAgg(figure).print_figure(out, dpi=150)
 
 
 def smooth(values: Sequence[float]) -> list[float]:

@@ -14,44 +14,28 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from tinylora import distributed
-from tinylora.adapter.files import DTYPES, Store, read, rounding
-from tinylora.adapter.modules import LinearMap, linear_maps
-from tinylora.algorithms.es import population_of, train_es
-from tinylora.algorithms.grpo import train_grpo
+from tinylora.adapter.files import Store, read, rounding
+from tinylora.algorithms import make_step
 from tinylora.algorithms.log import NoLog, RunLog
-from tinylora.algorithms.sft import train_sft
+from tinylora.algorithms.loop import Loop, Outcome, Run, run_steps
 from tinylora.algorithms.validation import Best, Validation
 from tinylora.evaluate.exam import summaries
 from tinylora.fsdp import check_processes, shard
-from tinylora.methods import METHODS, Trained
+from tinylora.methods import METHODS
 from tinylora.models import evaluation_mode, place_of
-from tinylora.policy import Policy, TinyLoraPolicy
+from tinylora.policy import Policy, adapter_of
 from tinylora.rollout.engine import Engine
 from tinylora.run.engines import EngineOf, open_engine
-from tinylora.run.folder import (
-    RunFolder,
-    check_free,
-    check_same_run,
-    new_folder,
-    write_config,
-    write_json,
-)
-from tinylora.run.prepare import Job, prepare
-from tinylora.run.report import draw_curve, end_table
+from tinylora.run.folder import RunFolder, check_folder, check_free, new_folder, write_json
+from tinylora.run.prepare import Prepared, linear_layers, prepare
+from tinylora.run.report import draw_curve, end_table, start_line
+from tinylora.run.summary import Saved, summarise
 from tinylora.run.tables import sharing_table
-from tinylora.settings import TrainConfig, flatten
+from tinylora.settings import TrainConfig, flatten, settings_yaml
 from tinylora.tasks.functions import RewardFunction
 from tinylora.tasks.task import Task
-
-ALGORITHMS = {
-    "grpo": train_grpo,
-    "sft": train_sft,
-    "cma-es": train_es,
-    "random-search": train_es,
-}
 
 
 def train(
@@ -74,7 +58,7 @@ def train(
         tokenizer: of a loaded model; None: the one that belongs to it.
         task: a name or a `Task`; None: `config.task`.
         reward: any function with TRL's signature; it then replaces the task's grader.
-        resume: go on with the run in `config.output`.
+        resume: continue the run in `config.output`.
         console: where progress and the table go.
         base: `summary["evaluations"]["base"]` of a run on the same model and problems,
             which is then not measured again.
@@ -92,280 +76,195 @@ def train(
     with distributed.joined():
         console = (console or Console()) if distributed.is_main() else Console(quiet=True)
         if config.output is not None and not resume:
-            check_free(new_folder(config, ""))  # before a large model is loaded
+            check_free(RunFolder(Path(config.output)))  # before a large model is loaded
         if config.fsdp:
             check_processes()
-        job = prepare(config, model, tokenizer, task, reward)
+        prepared = prepare(config, model, tokenizer, task, reward)
+        folder = distributed.from_main(new_folder(config.output, prepared.task.name, config.seed))
+        check_folder(folder, flatten(prepared.config), resume)
+        distributed.wait()  # until every process has looked, nothing is written
+        course = Course(prepared, folder, console, start - folder.seconds_before())
         if config.params is not None:
-            console.print(_sharing(job))
-        return _run(job, resume, console, base, start)
+            console.print(sharing_table(linear_layers(prepared), prepared.config.adapter)[1])
+        return course.run(resume, base)
 
 
-def _run(
-    job: Job, resume: bool, console: Console, known: Mapping[str, Any] | None, start: float
-) -> dict[str, Any]:
-    """From what was prepared to the summary; of several processes, the first one writes."""
-    config = job.config
-    folder = distributed.from_main(new_folder(config, job.task.name))
-    check_same_run(folder, config) if resume else check_free(folder)
-    distributed.wait()  # until every process has looked, nothing is written
-    for note in job.task.notes:
-        _say(console, note)
-    seconds_before = _seconds_of_steps(folder)  # of a run that is resumed
-    with (
-        evaluation_mode(job.base.model),
-        open_engine(job.config, job.base) as engine_of,
-        ExitStack() as attached,
-    ):
-        policy = METHODS[config.method].attach(job.base.model, config)
-        attached.callback(policy.detach)
-        if config.fsdp:
-            assert isinstance(policy, TinyLoraPolicy)  # as the settings have it
-            shard(policy.adapter, place_of(config.device))
-        try:
-            before, saved, best = _train_and_save(
-                job, policy, engine_of(policy), folder, resume, console, known
-            )
-        except KeyboardInterrupt:
-            again = f'Go on with "tinylora train --resume --output {folder.path}".'
-            raise KeyboardInterrupt(again) from None
-        present = policy if config.fsdp else None  # split weights give no factors a second time
-        if present is None:
-            attached.close()
-        _say(console, f"Measuring what {folder.path} holds ...")
-        evaluations = {"base": before, "final": accuracy_of(job, engine_of, folder.path, present)}
-        if best is not None:
-            is_last = best.step == _num_steps(folder)  # then both files hold the same numbers
-            same = evaluations["final"] if is_last else None
-            evaluations["best"] = same or accuracy_of(job, engine_of, folder.best, present)
-    seconds = seconds_before + time.monotonic() - start
-    summary = summarise(job, folder, evaluations, saved, best, seconds)
-    if distributed.is_main():
-        write_json(folder.summary, summary)
-        draw_curve(folder.metrics, summary, folder.curve)
-    console.print(end_table(summary))
-    _say(console, f"Run folder: {folder.path} (with curve.png and summary.json)")
-    return summary
-
-
-def base_accuracy(
-    job: Job,
-    engine: Engine,
-    folder: RunFolder,
-    console: Console,
-    known: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Greedy and sampled accuracy before training: measured once, then read from the folder."""
-    if folder.base.is_file():
-        known = json.loads(folder.base.read_text(encoding="utf-8"))
-    base = distributed.from_main(known)
-    if base is None:
-        _say(console, f"Measuring the base model on {len(job.exam.problems)} test problems ...")
-        base = _measure(job, engine)
-    if distributed.is_main() and not folder.base.is_file():
-        write_json(folder.base, base)
-    return dict(base)
-
-
-def accuracy_of(
-    job: Job, engine_of: EngineOf, folder: Path, present: Trained | None = None
-) -> dict[str, Any]:
-    """The same for what the folder's files hold.
+@dataclass
+class Course:
+    """One run from what was prepared to the summary; of several processes, the first one writes.
 
     Args:
-        present: an adapter that is attached, and takes the file's numbers; None: the model is
-            bare, and everything is built anew from the file.
+        start: on the monotonic clock, as if the run had never been interrupted.
     """
-    if present is not None:
-        present.load_state_dict({"v": read(folder).v})
-        return _measure(job, engine_of(present))
-    policy = METHODS[job.config.method].load(job.base.model, folder, job.config)
-    try:
-        return _measure(job, engine_of(policy))
-    finally:
-        policy.detach()
 
+    prepared: Prepared
+    folder: RunFolder
+    console: Console
+    start: float
 
-def summarise(
-    job: Job,
-    folder: RunFolder,
-    evaluations: dict[str, dict[str, Any]],
-    saved: "Saved",
-    best: Best | None,
-    seconds: float,
-) -> dict[str, Any]:
-    """What `summary.json` holds."""
-    base, final = evaluations["base"], evaluations["final"]
-    return {
-        "model": job.base.name,
-        "model_parameters": job.base.model.num_parameters(),
-        "num_modules": len(_maps(job)),
-        "task": job.task.name,
-        "method": job.config.method,
-        "algorithm": job.config.algorithm,
-        "output": str(folder.path),
-        "base_accuracy": base["greedy"]["accuracy"],
-        "final_accuracy": final["greedy"]["accuracy"],
-        "base_accuracy_sampled": base["sampled"]["accuracy"],
-        "final_accuracy_sampled": final["sampled"]["accuracy"],
-        "num_trainable": saved.num_trainable,
-        **_shape(job, saved.num_trainable),
-        "adapter_bytes": saved.num_trainable * DTYPES[job.config.store].itemsize,
-        "file_bytes": saved.file_bytes,
-        "store": job.config.store,
-        "steps": _num_steps(folder),
-        "rollouts_per_step": _rollouts_per_step(job.config, saved.num_trainable),
-        "seconds": seconds,
-        "best": None if best is None else _best_summary(job, best, evaluations["best"]),
-        "evaluations": evaluations,
-    }
+    @property
+    def config(self) -> TrainConfig:
+        return self.prepared.config
 
+    def run(self, resume: bool, base: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Attach, train, save, measure what was saved, report."""
+        for note in self.prepared.task.notes:
+            self.say(note)
+        model = self.prepared.base.model
+        with (
+            evaluation_mode(model),
+            open_engine(self.config, self.prepared.base) as engine_of,
+            ExitStack() as attached,
+        ):
+            policy = self.attach()
+            attached.callback(policy.detach)
+            self.say(start_line(self.prepared, policy, self.folder.path))
+            measured, outcome, saved = self.train(policy, engine_of(policy), resume, base)
+            if not self.config.fsdp:  # split weights give no factors a second time
+                attached.close()
+            present = policy if self.config.fsdp else None
+            measured |= self.measure_files(saved.best, outcome, engine_of, present)
+        return self.report(measured, saved, outcome)
 
-def _best_summary(job: Job, best: Best, measured: dict[str, Any]) -> dict[str, Any]:
-    """Which step validation chose, and what its file is worth on the test problems."""
-    assert job.validation is not None
-    return {
-        "step": best.step,
-        "validation_accuracy": best.accuracy,
-        "num_validation_problems": len(job.validation.problems),
-        "accuracy": measured["greedy"]["accuracy"],
-        "accuracy_sampled": measured["sampled"]["accuracy"],
-    }
+    def attach(self) -> Policy:
+        """The policy on the base model, whose blocks are split where the settings say so."""
+        policy = METHODS[self.config.method].attach(self.prepared.base.model, self.config.adapter)
+        if self.config.fsdp:
+            shard(adapter_of(policy, "fsdp"), place_of(self.config.device))
+        return policy
 
+    def train(
+        self, policy: Policy, engine: Engine, resume: bool, base: Mapping[str, Any] | None
+    ) -> tuple[dict[str, Any], Outcome, Saved]:
+        """From the base model to the files of what was trained."""
+        if distributed.is_main():
+            self.folder.write_config(settings_yaml(self.config))
+        measured = {"base": self.base_accuracy(engine, base)}
+        validation = self.validation(engine)
+        try:
+            outcome = self.learn(policy, engine, resume, validation)
+        except KeyboardInterrupt:
+            again = f'Resume it with "tinylora train --resume --output {self.folder.path}".'
+            raise KeyboardInterrupt(again) from None
+        return measured, outcome, self.save(policy, validation.best if validation else None)
 
-@dataclass(frozen=True)
-class Saved:
-    """What training left behind."""
-
-    num_trainable: int
-    file_bytes: int
-
-
-def _train_and_save(
-    job: Job,
-    policy: Trained,
-    engine: Engine,
-    folder: RunFolder,
-    resume: bool,
-    console: Console,
-    known: Mapping[str, Any] | None,
-) -> tuple[dict[str, Any], Saved, Best | None]:
-    """From the base model to the files of what was trained; returns the base's accuracy first."""
-    store = job.config.store
-    if distributed.is_main():
-        write_config(folder, job.config)
-    base = base_accuracy(job, engine, folder, console, known)
-    validation = _validation(job, engine)
-    _learn(job, policy, engine, folder, resume, console, validation)
-    saved = Saved(policy.num_trainable, _save(policy, folder.path, store))
-    if store != "fp32":
-        trained = torch.cat([p.detach().flatten() for p in policy.parameters()])
-        lost = rounding(trained, store).relative
-        console.print(f"Stored in {store}: rounding moved v by {lost:.2%} of |v|.")
-    best = None if validation is None else validation.best
-    if best is not None:
-        policy.load_state_dict(best.state)
-        _save(policy, folder.best, store)
-    return base, saved, best
-
-
-def _save(policy: Trained, folder: Path, store: Store) -> int:
-    """The bytes of the files, which are there for every process when this returns."""
-    num_bytes = 0
-    if distributed.is_main():
-        folder.mkdir(exist_ok=True)
-        num_bytes = policy.save(folder, store)
-    return distributed.from_main(num_bytes)
-
-
-def _rollouts_per_step(config: TrainConfig, num_trainable: int) -> int:
-    """Completions that a step samples."""
-    if config.algorithm in ("cma-es", "random-search"):
-        return config.prompts_per_step * population_of(num_trainable, config)
-    is_sampling = config.algorithm == "grpo" or config.references == "own"
-    return config.prompts_per_step * config.samples_per_prompt * is_sampling
-
-
-def _shape(job: Job, num_trainable: int) -> dict[str, Any]:
-    """How the numbers are laid out, by method."""
-    settings = job.config.adapter
-    if job.config.has_factors:
-        return {"u": settings.u, "num_groups": num_trainable // settings.u}
-    return {"rank": settings.rank} if job.config.method in ("lora", "vera") else {}
-
-
-def _validation(job: Job, engine: Engine) -> Validation | None:
-    """Greedy accuracy on the problems that were held out, every `eval_every` steps."""
-    exam, every = job.validation, job.config.eval_every
-    if exam is None or every is None:
-        return None
-    return Validation(lambda: exam.greedy(engine).accuracy, every)
-
-
-def _sharing(job: Job) -> Table:
-    """How `params` was spent."""
-    _, table = sharing_table(_maps(job), job.config.adapter)
-    return table
-
-
-def _maps(job: Job) -> list[LinearMap]:
-    settings = job.config.adapter
-    return linear_maps(job.base.model, settings.targets, settings.layers)
-
-
-def _learn(
-    job: Job,
-    policy: Policy,
-    engine: Engine,
-    folder: RunFolder,
-    resume: bool,
-    console: Console,
-    validation: Validation | None,
-) -> None:
-    settings = flatten(job.config)
-    log = (
-        NoLog()
-        if not distributed.is_main()
-        else RunLog(
-            folder.path,
-            job.config.steps,
-            track=job.config.track,
-            settings=settings,
-            console=console,
-        )
-    )
-    try:
-        ALGORITHMS[job.config.algorithm](
+    def learn(
+        self, policy: Policy, engine: Engine, resume: bool, validation: Validation | None
+    ) -> Outcome:
+        """Take the algorithm's steps."""
+        config, prepared = self.config, self.prepared
+        run = Run(
             policy,
             engine,
-            job.task,
-            job.text,
-            job.config,
-            log,
-            checkpoint_folder=folder.checkpoint,
-            resume=resume,
-            grade=job.grade,
-            validation=validation,
+            prepared.task,
+            prepared.text,
+            prepared.sampling,
+            config.seed,
+            config.steps,
         )
-    finally:
-        log.close()
+        log = self.open_log()
+        loop = Loop(
+            config, config.checkpoint_every, self.folder.checkpoint, log, resume, validation
+        )
+        try:
+            return run_steps(policy, make_step(run, config.learning), loop)
+        finally:
+            log.close()
 
+    def open_log(self) -> RunLog | NoLog:
+        if not distributed.is_main():
+            return NoLog()
+        settings, console = flatten(self.config), self.console
+        steps, track = self.config.steps, self.config.track
+        return RunLog(self.folder.path, steps, track=track, settings=settings, console=console)
 
-def _measure(job: Job, engine: Engine) -> dict[str, Any]:
-    return summaries(job.exam.both(engine))
+    def validation(self, engine: Engine) -> Validation | None:
+        """Greedy accuracy on the problems that were held out, every `eval_every` steps."""
+        exam, every = self.prepared.validation, self.config.eval_every
+        if exam is None or every is None:
+            return None
+        return Validation(lambda: exam.greedy(engine).accuracy, every)
 
+    def save(self, policy: Policy, best: Best | None) -> Saved:
+        """Write the files of what was trained, and of what validation found best."""
+        store = self.config.store
+        num_bytes = self.write(policy, self.folder.path)
+        if store != "fp32":
+            trained = torch.cat([p.detach().flatten() for p in policy.parameters()])
+            lost = rounding(trained, store).relative
+            self.say(f"Stored in {store}: rounding moved v by {lost:.2%} of |v|.")
+        if best is not None:
+            policy.load_state_dict(best.state)
+            self.write(policy, self.folder.best)
+        return Saved(policy.num_trainable, num_bytes, best)
 
-def _num_steps(folder: RunFolder) -> int:
-    return len(folder.metrics.read_text(encoding="utf-8").splitlines())
+    def write(self, policy: Policy, place: Path) -> int:
+        """The bytes of the files, which are there for every process when this returns."""
+        store: Store = self.config.store
+        num_bytes = 0
+        if distributed.is_main():
+            place.mkdir(exist_ok=True)
+            num_bytes = policy.save(place, store)
+        return distributed.from_main(num_bytes)
 
+    def base_accuracy(self, engine: Engine, known: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Greedy and sampled accuracy before training: measured once, then read from the folder."""
+        path = self.folder.base
+        if path.is_file():
+            known = json.loads(path.read_text(encoding="utf-8"))
+        base = distributed.from_main(known)
+        if base is None:
+            count = len(self.prepared.exam.problems)
+            self.say(f"Measuring the base model on {count} test problems ...")
+            base = self.measure(engine)
+        if distributed.is_main() and not path.is_file():
+            write_json(path, base)
+        return dict(base)
 
-def _seconds_of_steps(folder: RunFolder) -> float:
-    """What the steps before an interruption took."""
-    if not folder.metrics.is_file():
-        return 0.0
-    lines = folder.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-    return sum(float(json.loads(line)["seconds"]) for line in lines if line.endswith("\n"))
+    def measure_files(
+        self, best: Best | None, outcome: Outcome, engine_of: EngineOf, present: Policy | None
+    ) -> dict[str, Any]:
+        """The accuracies of the files: `final`, and `best` where validation chose one."""
+        self.say(f"Measuring what {self.folder.path} holds ...")
+        measured = {"final": self.measure_file(self.folder.path, engine_of, present)}
+        if best is not None and best.step == outcome.steps and outcome.stopped != "no signal":
+            measured["best"] = measured["final"]  # both files hold the same parameters
+        elif best is not None:
+            measured["best"] = self.measure_file(self.folder.best, engine_of, present)
+        return measured
 
+    def measure_file(
+        self, place: Path, engine_of: EngineOf, present: Policy | None
+    ) -> dict[str, Any]:
+        """The accuracies of what a folder's files hold.
 
-def _say(console: Console, sentence: str) -> None:
-    console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+        Args:
+            present: a policy that is attached, and takes the file's parameters; None: the model is
+                bare, and everything is built anew from the file.
+        """
+        if present is not None:
+            present.load_state_dict({"v": read(place).v})
+            return self.measure(engine_of(present))
+        method = METHODS[self.config.method]
+        policy = method.load(self.prepared.base.model, place, self.config.adapter)
+        try:
+            return self.measure(engine_of(policy))
+        finally:
+            policy.detach()
+
+    def measure(self, engine: Engine) -> dict[str, Any]:
+        return summaries(self.prepared.exam.both(engine))
+
+    def report(self, measured: dict[str, Any], saved: Saved, outcome: Outcome) -> dict[str, Any]:
+        """Write and show what came of it."""
+        seconds = time.monotonic() - self.start
+        summary = summarise(self.prepared, self.folder, measured, saved, outcome, seconds)
+        if distributed.is_main():
+            write_json(self.folder.summary, summary)
+            draw_curve(self.folder.metrics, summary, self.folder.curve)
+        self.console.print(end_table(summary))
+        self.say(f"Run folder: {self.folder.path} (with curve.png and summary.json)")
+        return summary
+
+    def say(self, sentence: str) -> None:
+        self.console.print(sentence, soft_wrap=True, highlight=False, markup=False)

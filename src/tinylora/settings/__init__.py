@@ -4,43 +4,70 @@ Importing this room imports neither torch nor transformers.
 """
 
 from tinylora.settings.adapter import SEVEN_MAPS, TEXT_PREFIX, AdapterConfig
+from tinylora.settings.algorithms import (
+    Adam,
+    Algorithm,
+    CmaEs,
+    Grpo,
+    Npg,
+    Passes,
+    Precision,
+    RandomSearch,
+    Sampled,
+    Search,
+    Sft,
+)
 from tinylora.settings.base import nearest
+from tinylora.settings.groups import FIELDS, GROUPS, TASK_GROUPS, default_text
 from tinylora.settings.recipe import (
     combine,
     flatten,
     load_recipe,
+    recorded,
     settings_yaml,
     unflatten,
     with_budget,
 )
+from tinylora.settings.rollout import server_addresses
+from tinylora.settings.run import IN_PYTHON, OutputSettings, RunSettings
 from tinylora.settings.task import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig, TestSource
-from tinylora.settings.train import (
-    BUDGET_KEYS,
-    FIELDS,
-    IN_PYTHON,
-    TrainConfig,
-    default_rate,
-    server_addresses,
-)
+from tinylora.settings.train import BUDGET_KEYS, TrainConfig, default_rate
 
 __all__ = [
     "BUDGET_KEYS",
     "CHAT_FIELDS",
     "FIELDS",
+    "GROUPS",
     "IN_PYTHON",
     "SEVEN_MAPS",
     "TASK_FIELDS",
+    "TASK_GROUPS",
     "TASK_HELP",
     "TEXT_PREFIX",
+    "Adam",
     "AdapterConfig",
+    "Algorithm",
+    "CmaEs",
+    "Grpo",
+    "Npg",
+    "OutputSettings",
+    "Passes",
+    "Precision",
+    "RandomSearch",
+    "RunSettings",
+    "Sampled",
+    "Search",
+    "Sft",
     "TaskConfig",
     "TestSource",
     "TrainConfig",
     "combine",
     "default_rate",
+    "default_text",
     "flatten",
     "load_recipe",
     "nearest",
+    "recorded",
     "server_addresses",
     "settings_yaml",
     "unflatten",

@@ -12,13 +12,38 @@ LAYER_BANDS = ("all", "early", "middle", "late")
 TEXT_PREFIX = "tl1:"  # of an adapter as one line of text
 
 
-class AdapterConfig(Settings):
-    """What is trained: how many numbers, where they act, and what they are multiplied with."""
+class Placement(Settings):
+    """Which linear layers are adapted; every method reads it."""
 
-    u: int = Field(default=1, ge=1, description="how many numbers each group of modules trains")
+    targets: Annotated[tuple[str, ...], CommaList] = Field(
+        default=SEVEN_MAPS,
+        min_length=1,
+        description="names of the linear layers that are adapted (a model without those of the "
+        "default: all linear layers of its blocks)",
+    )
+    layers: str = Field(
+        default="all",
+        description="which blocks are adapted: all, early, middle, late, or a-b (from 0)",
+    )
+    seed: int = Field(default=0, ge=0, description="the seed of the run and of the projections P")
+
+    @model_validator(mode="after")
+    def _layers_are_a_band(self) -> Self:
+        _check_layers(self.layers)
+        return self
+
+
+class LowRank(Placement):
+    """What lora and vera read."""
+
     rank: int = Field(
         default=2, ge=1, description="how many singular directions of each module are kept"
     )
+
+
+class LoraXs(LowRank):
+    """What lora-xs reads: TinyLoRA's layer with one parameter for each place in R."""
+
     num_groups: Annotated[int | None, OrNone] = Field(
         default=13,
         ge=1,
@@ -35,7 +60,6 @@ class AdapterConfig(Settings):
         default="tiled",
         description="groups run along depth (tiled), or by type, then depth (structured)",
     )
-    seed: int = Field(default=0, ge=0, description="the seed of the run and of the projections P")
     scale: bool = Field(default=True, description="U S R V^T (true) or U R V^T (false)")
     basis: Literal["svd", "random"] = Field(
         default="svd", description="U and V from the weights' SVD, or random orthonormal columns"
@@ -43,20 +67,16 @@ class AdapterConfig(Settings):
     subspace: Literal["top", "middle"] = Field(
         default="top", description="which singular directions are kept"
     )
+
+
+class AdapterConfig(LoraXs):
+    """What TinyLoRA trains: how many parameters, where they act, and what multiplies them."""
+
+    u: int = Field(default=1, ge=1, description="how many numbers each group of modules trains")
     projection: Literal["gaussian", "shared", "identity"] = Field(
         default="gaussian",
         description="P random for each module, one random P shared by all of them, or the unit "
         "matrices (with u = rank^2: LoRA-XS)",
-    )
-    targets: Annotated[tuple[str, ...], CommaList] = Field(
-        default=SEVEN_MAPS,
-        min_length=1,
-        description="names of the linear layers that are adapted (a model without those of the "
-        "default: all linear layers of its blocks)",
-    )
-    layers: str = Field(
-        default="all",
-        description="which blocks are adapted: all, early, middle, late, or a-b (from 0)",
     )
 
     @model_validator(mode="before")
@@ -84,7 +104,6 @@ class AdapterConfig(Settings):
                 f'subspace = "{self.subspace}" with basis = "random": random columns have no '
                 'middle. Use basis = "svd", or leave subspace out.'
             )
-        _check_layers(self.layers)
         return self
 
 

@@ -55,7 +55,7 @@ def _sentence(finding: Any, model: type[BaseModel]) -> str:
         return str(finding["ctx"]["error"])
     name = str(finding["loc"][0]) if finding["loc"] else ""
     if finding["type"] == "extra_forbidden":
-        return f"{name} is no setting of {model.__name__}.{nearest(name, model.model_fields)}"
+        return f"{name} is not a setting of {model.__name__}.{nearest(name, model.model_fields)}"
     rule = _RULES.get(finding["type"], finding["msg"]).format(**finding.get("ctx", {}))
     field = model.model_fields.get(name)
     meaning = f": {field.description}" if field and field.description else ""

@@ -7,17 +7,25 @@ from typing import Any
 import yaml
 
 from tinylora.errors import RequestError
-from tinylora.settings.adapter import AdapterConfig
 from tinylora.settings.base import nearest
-from tinylora.settings.train import BUDGET_KEYS, FIELDS, READ_BY_METHOD, TrainConfig
+from tinylora.settings.choices import CHOICES, unread
+from tinylora.settings.groups import FIELDS
+from tinylora.settings.train import BUDGET_KEYS, TrainConfig
 
 
 def flatten(config: TrainConfig) -> dict[str, Any]:
-    """The settings as one flat mapping, as `config.yaml` and recipes hold them."""
-    values = {**config.adapter.model_dump(mode="json"), **config.model_dump(mode="json")}
-    unset = set(() if config.params is None else BUDGET_KEYS)
-    if (read := READ_BY_METHOD.get(config.method)) is not None:
-        unset |= {name for name in AdapterConfig.model_fields if name not in read} | {"params"}
+    """The settings that the run reads, flat: as `config.yaml` and recipes hold them."""
+    parts = (config, config.adapter, config.learning, config.engine)
+    values = {name: value for part in parts for name, value in part.model_dump(mode="json").items()}
+    unset = {name for name, _ in unread(values, FIELDS)}
+    if config.params is not None:
+        unset |= {*BUDGET_KEYS}
+    if config.method != "tinylora":
+        unset |= {"params"}
+    if config.eval_every is None:
+        unset |= {"validation_problems"}
+    if values.get("references") == "task":
+        unset |= {"samples_per_prompt"}
     return {name: values[name] for name in FIELDS if name not in unset}
 
 
@@ -26,35 +34,56 @@ def unflatten(settings: Mapping[str, Any], source: str = "the settings") -> Trai
 
     Args:
         settings: flat names to values, as YAML or the command line give them.
-        source: where they stand, for the sentence about an unknown key.
+        source: where they are, for the sentence about an unknown key.
 
     Raises:
-        RequestError: an unknown key (with the nearest spelling), or a value out of its range.
+        RequestError: an unknown key (with the nearest spelling), one that nothing would read, or a
+            value out of its range.
     """
     for name in settings:
         if name not in FIELDS:
-            raise RequestError(f"{name} is no setting ({source}).{nearest(name, FIELDS)}")
-    adapter = {name: settings[name] for name in settings if name in AdapterConfig.model_fields}
-    rest = {name: settings[name] for name in settings if name not in adapter}
-    return TrainConfig(adapter=AdapterConfig(**adapter), **rest)
+            raise RequestError(f"{name} is not a setting ({source}).{nearest(name, FIELDS)}")
+    return TrainConfig(**settings)
 
 
 def with_budget(config: TrainConfig, u: int, num_groups: int) -> TrainConfig:
-    """The settings with `params` spent as `u` numbers for each of `num_groups` groups."""
+    """The settings with `params` spent as `u` parameters for each of `num_groups` groups."""
     settings = {name: value for name, value in flatten(config).items() if name != "params"}
     return unflatten({**settings, "u": u, "num_groups": num_groups})
 
 
 def combine(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags over a recipe; a flag that sets the budget replaces the recipe's whole budget, and one
-    of num_groups and n_tie replaces the other."""
-    dropped: tuple[str, ...] = ()
+    """Flags over a recipe.
+
+    A flag that sets the budget replaces the recipe's whole budget, and one of num_groups and n_tie
+    replaces the other; a flag that chooses another method, algorithm or engine leaves behind what
+    the recipe says for its own.
+    """
+    dropped: set[str] = set()
     if "params" in flags:
-        dropped = BUDGET_KEYS
+        dropped |= {*BUDGET_KEYS}
     elif any(name in flags for name in BUDGET_KEYS):
-        is_shared_anew = "num_groups" in flags or "n_tie" in flags
-        dropped = ("params", *(("num_groups", "n_tie") if is_shared_anew else ()))
+        dropped |= {"params"}
+    if "num_groups" in flags or "n_tie" in flags:
+        dropped |= {"num_groups", "n_tie"}
+    merged = {**recipe, **flags}
+    if any(choice in flags for choice in CHOICES):
+        dropped |= {name for name, _ in unread(merged, recipe)}
     return {**{name: recipe[name] for name in recipe if name not in dropped}, **flags}
+
+
+def recorded(path: str | Path) -> dict[str, Any]:
+    """The settings of a run's `config.yaml`; what the run did not read is left out.
+
+    Older runs recorded every setting.
+    """
+    settings = load_recipe(path)
+    dropped = {name for name, _ in unread(settings, settings)}
+    if settings.get("eval_every") is None:
+        dropped |= {"validation_problems"}
+    if settings.get("references") == "task":
+        dropped |= {"samples_per_prompt"}
+    return {name: settings[name] for name in settings if name not in dropped}
 
 
 def load_recipe(path: str | Path) -> dict[str, Any]:
@@ -66,7 +95,8 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise RequestError(
-            f"There is no recipe {path}. Give the path of a YAML file, or leave it out and use "
+            f"The recipe {path} does not exist. Pass the path of a YAML file, or leave it out and "
+            "use "
             'options ("tinylora train --help").'
         )
     try:
@@ -81,7 +111,7 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
         )
     for name in settings:
         if name not in FIELDS:
-            raise RequestError(f"{path}: {name} is no setting.{nearest(str(name), FIELDS)}")
+            raise RequestError(f"{path}: {name} is not a setting.{nearest(str(name), FIELDS)}")
     return settings
 
 

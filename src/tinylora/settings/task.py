@@ -51,6 +51,9 @@ class TaskConfig(Settings):
         description="which tests judge a program: public (in the statement), private, generated",
     )
     max_tests: int = Field(default=20, ge=1, description="tests that judge a program, at most")
+    min_tests: int = Field(
+        default=1, ge=1, description="leave out problems with fewer tests (after the caps)"
+    )
     max_test_bytes: int = Field(
         default=100_000, ge=1, description="bytes of a problem's tests, at most"
     )
@@ -65,11 +68,15 @@ class TaskConfig(Settings):
         description="factors of a program's reward by source or difficulty, such as "
         "CODEFORCES=1,EASY=0.5 (none: 1)",
     )
-    output_compare: Literal["tokens", "exact", "float"] = Field(
-        default="tokens", description="how a program's output is compared with the wanted one"
+    output_compare: Literal["auto", "tokens", "exact", "float"] = Field(
+        default="auto",
+        description="how a program's output is compared with the wanted one; auto: word by word, "
+        "decimal numbers within the tolerance that the statement names, letters in any case where "
+        "it says so",
     )
     unsafe_no_sandbox: bool = Field(
-        default=False, description="run programs without a wall around them (and warn)"
+        default=False,
+        description="run programs without the sandbox, with all rights of this user (and warn)",
     )
     chat_template: Literal["auto", "off"] = Field(
         default="auto",

@@ -12,8 +12,8 @@ __all__ = ["Problem", "Task", "as_reward", "as_row", "load_task"]
 
 MATHEMATICS = ("data", "prompt_template", "reward_format")
 PROGRAMS = (
-    "data", "sources", "test_sources", "max_tests", "max_test_bytes", "tests_seed", "scheme",
-    "factors", "output_compare", "unsafe_no_sandbox",
+    "data", "sources", "test_sources", "min_tests", "max_tests", "max_test_bytes", "tests_seed",
+    "scheme", "factors", "output_compare", "unsafe_no_sandbox",
 )  # fmt: skip
 READS = {  # task -> which settings it reads, beside those of the chat template
     "pocket": (),

@@ -1,17 +1,20 @@
 """CodeContests (deepmind/code_contests): competition problems with their tests.
 
 Rows come as on the hub (sources, difficulties and programs as numbers and lists), as rLLM packs the
-test split (a statement and two lists), or as SandboxFusion does (labels and tests as JSON).
+test split (a statement and two lists), as SandboxFusion does (labels and tests as JSON), or in any
+other format of `program_rows`.
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tinylora.errors import RequestError
 from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Row, Source
-from tinylora.tasks.programs import LeftOut, Statement, limits, limits_in, load, parse_tests
+from tinylora.tasks.program_rows import LeftOut, Statement, read_row
+from tinylora.tasks.programs import load
 from tinylora.tasks.task import Task
 
 HUB = "deepmind/code_contests"
@@ -43,41 +46,29 @@ def make(settings: TaskConfig) -> Task:
 
 
 def read(row: Row) -> Statement:
-    """A row in any of the three forms."""
-    if "description" in row:
-        return _from_hub(row)
-    if "content" in row:
-        labels = json.loads(row["labels"])
-        tests = {"private": parse_tests(row["test"])}
-        return Statement(row["content"], tests, labels["source"], labels["difficulty"])
-    tests = {"private": parse_tests(row["tests"])}
-    return Statement(row["problem"], tests, limits=limits_in(row["problem"]))
-
-
-def _from_hub(row: Row) -> Statement:
-    if row.get("input_file") or row.get("output_file"):
-        raise LeftOut("that read or write files")
-    kinds = ("public", "private", "generated")
-    time, memory = row.get("time_limit"), row.get("memory_limit_bytes")
-    seconds = time["seconds"] + time["nanos"] / 1e9 if time else None
-    return Statement(
-        row["description"],
-        {kind: parse_tests(row[f"{kind}_tests"]) for kind in kinds},
-        _name(row["source"], SOURCES),
-        _name(row["difficulty"], DIFFICULTIES),
-        limits(seconds, memory // 1_000_000 if memory else None),
-        _first_cpp(row.get("solutions")),
-        _first_cpp(row.get("incorrect_solutions")),
+    """A row in any of the formats, with what CodeContests says beyond the tests."""
+    labels = json.loads(row["labels"]) if isinstance(row.get("labels"), str) else row
+    return replace(
+        read_row(row),
+        source=_name(labels.get("source"), SOURCES),
+        difficulty=_name(labels.get("difficulty"), DIFFICULTIES),
+        accepted=_first_cpp(row.get("solutions")),
+        rejected=_first_cpp(row.get("incorrect_solutions")),
     )
 
 
-def _name(value: int | str, names: tuple[str, ...]) -> str:
-    return value if isinstance(value, str) else names[value]
+def _name(value: Any, names: tuple[str, ...]) -> str:
+    """Of a number, a name in any case, or the first name where it is neither."""
+    if isinstance(value, str) and value.upper() in names:
+        return value.upper()
+    is_known = isinstance(value, int | float) and value == value and 0 <= value < len(names)
+    return names[int(value)] if is_known else names[0]
 
 
 def _first_cpp(programs: Mapping[str, Any] | None) -> str | None:
-    held = programs or {"language": [], "solution": []}
-    pairs = zip(held["language"], held["solution"], strict=True)
+    if not isinstance(programs, Mapping):  # open-r1 and others keep none, or in another way
+        return None
+    pairs = zip(programs.get("language", ()), programs.get("solution", ()), strict=False)
     return next((source for language, source in pairs if language in (CPP, "CPP")), None)
 
 

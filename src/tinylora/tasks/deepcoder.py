@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from tinylora.errors import RequestError
 from tinylora.settings import TaskConfig
-from tinylora.tasks.data import Row, Source
-from tinylora.tasks.programs import LeftOut, Statement, limits_in, load, parse_tests
+from tinylora.tasks.data import Source
+from tinylora.tasks.program_rows import read_row
+from tinylora.tasks.programs import load
 from tinylora.tasks.task import Task
 
 HUB = "agentica-org/DeepCoder-Preview-Dataset"
@@ -26,7 +27,7 @@ def make(settings: TaskConfig) -> Task:
             f"sources = {unknown[0]}, but DeepCoder has {', '.join(COLLECTIONS)}. Use some of them."
         )
     return load(
-        "deepcoder", read, _sources(TRAIN, "train", settings), _sources(TEST, "test", settings),
+        "deepcoder", read_row, _sources(TRAIN, "train", settings), _sources(TEST, "test", settings),
         settings,
     )  # fmt: skip
 
@@ -37,14 +38,6 @@ def _sources(names: Sequence[str], split: str, settings: TaskConfig) -> list[Sou
 
 
 def _source(name: str, split: str) -> Source:
-    files = (f"{name}/{split}*", f"{name}_{split}*", f"{split}_{name}*")
+    files = (f"{name}/{split}*", f"{name}_{split}*", f"{split}_{name}*", f"*_{name}_{split}*")
     only = (f"{name}*",) if (name in TRAIN) != (name in TEST) else ()
     return Source(HUB, split, (*files, *only), config=name, is_huge=True)
-
-
-def read(row: Row) -> Statement:
-    """`problem` and `tests`; a row with code to start from wants a function."""
-    if row.get("starter_code"):
-        raise LeftOut("that want a function, not a program")
-    text = row["problem"]
-    return Statement(text, {"private": parse_tests(row["tests"])}, limits=limits_in(text))

@@ -2,28 +2,21 @@
 
 A generator makes problem i of a data set from seed + i. The training problems have the seeds below
 20,000 and the test problems those from 1,000,000 on, so that no seed serves both; a generator with
-few different problems can repeat one all the same. Partial scores stay as they are.
+few different problems can still repeat one. Partial scores stay as they are.
 
 Both run in a process of their own (`gym_referee.py`): some verifiers evaluate the answer as Python
 or as an expression of SymPy, and some generators make other problems in every process, unless the
 order of its sets is fixed.
 """
 
-import json
-import os
 import re
-import select
-import signal
-import subprocess
-import sys
-import weakref
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tinylora.errors import RequestError, TinyLoraError
+from tinylora.errors import RequestError, TinyLoraError, install_hint
+from tinylora.processes import STARTING, Child, Ended
 from tinylora.rewards.verdict import Verdict
 from tinylora.settings import nearest
 from tinylora.tasks.gym_referee import TOO_MUCH
@@ -33,10 +26,8 @@ PREFIX = "rg:"
 NUM_TRAIN, NUM_TEST, TEST_SEED = 20_000, 1_000, 1_000_000
 NEED_MORE = ("composite",)  # made of other data sets, which its settings name
 CPU_S = 5.0  # for an answer
-WALL_S = 600.0  # for a question: a referee that has just started makes the whole data set first
-ENDING_S = 5.0
+WALL_S = 600.0  # for a question: a process that has just started makes the whole data set first
 _PROGRAM = Path(__file__).with_name("gym_referee.py")
-_ANSWERS_DOING = (signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT)  # time, stack, memory
 _ANSWER = re.compile(r"<answer>\s?(.*?)\s?</answer>", re.DOTALL)
 
 
@@ -66,15 +57,17 @@ def _check(generator: str) -> None:
     if find_spec("reasoning_gym") is None:
         raise RequestError(
             f"task = {PREFIX}{generator} needs reasoning-gym, which is not installed. "
-            'pip install "tinylora[rg]"'
+            f"{install_hint('rg')}"
         )
     from reasoning_gym.factory import DATASETS  # type: ignore[import-untyped]
 
     known = sorted(set(DATASETS) - set(NEED_MORE))
     if generator not in known:
         raise RequestError(
-            f"reasoning-gym has no generator {generator} that works by itself."
-            f"{nearest(generator, known)} It has {', '.join(known)}."
+            f"task = {PREFIX}{generator}, but reasoning-gym has no generator {generator}"
+            f"{' that works without settings' if generator in NEED_MORE else ''}."
+            f"{nearest(generator, known)} To list its {len(known)} generators: python -c "
+            '"from reasoning_gym.factory import DATASETS; print(*sorted(DATASETS))"'
         )
 
 
@@ -82,7 +75,7 @@ def entries(referee: "Referee", seed: int, length: int) -> MadeProblems:
     """The problems of one split.
 
     Raises (when a problem is asked for):
-        TinyLoraError: the generator did not make it.
+        TinyLoraError: the generator failed.
     """
 
     def make_problem(index: int) -> Problem:
@@ -90,8 +83,8 @@ def entries(referee: "Referee", seed: int, length: int) -> MadeProblems:
         entry = referee.ask(place)
         if "failure" in entry:
             raise TinyLoraError(
-                f"The generator {referee.generator} of reasoning-gym made no problem {index}: "
-                f"{entry['failure']}. Use another one."
+                f"The generator {referee.generator} of reasoning-gym failed at problem {index}: "
+                f"{entry['failure']}. Use another generator."
             )
         gold = entry["answer"]
         solution = None if gold is None else f"<answer>{gold}</answer>"
@@ -101,11 +94,12 @@ def entries(referee: "Referee", seed: int, length: int) -> MadeProblems:
 
 
 class Referee:
-    """The process with the generator and its verifier; it starts with the first question."""
+    """The generator and its verifier, in a process that starts with the first question."""
 
     def __init__(self, generator: str, cpu_s: float = CPU_S) -> None:
-        self.generator, self.cpu_s = generator, cpu_s
-        self.process: subprocess.Popen[bytes] | None = None
+        self.generator = generator
+        fixed = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+        self.child = Child(_PROGRAM, generator, cpu_s, environment=fixed)
 
     def grade(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
         """A verdict for each completion: its last answer in tags counts."""
@@ -125,56 +119,19 @@ class Referee:
         return Verdict(min(max(float(said["score"]), 0.0), 1.0), said["reason"], details)
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """What the process says; if it ends, that is the answer's doing or a `failure`."""
-        process = self.process or self._start()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with suppress(BrokenPipeError):  # a dead process: the end of its output tells
-            process.stdin.write((json.dumps(question) + "\n").encode())
-            process.stdin.flush()
-        ready, _, _ = select.select([process.stdout], [], [], WALL_S)
-        line = process.stdout.readline() if ready else b""
-        if line:
-            said: dict[str, Any] = json.loads(line)
-            return said
-        self.process = None
-        return _end(process) if ready else _end(process, f"it said nothing within {WALL_S:g} s")
+        """What the process says; if it ends, that is the answer's doing or a `failure`.
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join(folder for folder in sys.path if folder)
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", str(_PROGRAM), self.generator, str(self.cpu_s)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"},
-        )
-        weakref.finalize(self, _stop, self.process)
-        assert self.process.stdout is not None
-        if not self.process.stdout.readline():
-            raise TinyLoraError(
-                f"The verifier of {PREFIX}{self.generator} did not start "
-                f"(exit status {self.process.wait()}). Try: python {_PROGRAM} {self.generator} 5"
-            )
-        return self.process
-
-
-def _end(process: subprocess.Popen[bytes], cause: str = "") -> dict[str, Any]:
-    """A verdict on what ended the process: its limits on the answer, or something else."""
-    if not cause:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(ENDING_S)
-    _stop(process)
-    if not cause and -process.returncode in _ANSWERS_DOING:
-        return {"score": 0.0, "reason": TOO_MUCH}
-    cause = cause or f"it ended with status {process.returncode}"
-    return {"failure": f"the verifier's process failed: {cause}"}
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with suppress(BrokenPipeError):
-                pipe.close()
+        Raises:
+            TinyLoraError: the program does not start.
+        """
+        try:
+            return self.child.ask(question, WALL_S)
+        except Ended as ended:
+            if ended.progress == STARTING:
+                raise TinyLoraError(
+                    f"The verifier of {PREFIX}{self.generator} did not start ({ended}). "
+                    f'To see why: python -c "import reasoning_gym"'
+                ) from None
+            if ended.by_content and "answer" in question:
+                return {"score": 0.0, "reason": TOO_MUCH}
+            return {"failure": f"the verifier failed: {ended}"}

@@ -1,9 +1,9 @@
-"""A program to run: one generator of reasoning-gym and its verifier, walled in.
+"""A program to run: one generator of reasoning-gym and its verifier, within limits.
 
-Reads one JSON object a line: `seed`, `size` and `index`, which it answers with the problem; with an
-`answer` as well it gives `score` and `reason`, or `failure` where the verifier itself fails. An
-answer that takes more CPU time than it may ends the process, and so tells; one that takes more
-memory or deeper recursion than there is scores 0.
+A question holds `seed`, `size` and `index`, which it answers with the problem; with an `answer` as
+well it gives `score` and `reason`, or `failure` where the verifier itself fails. An answer that
+takes more CPU time than it may ends the process; one that takes more memory or deeper recursion
+than there is scores 0.
 
 Covered: an answer is never run as code. Where a verifier calls `eval` on it, it gets
 `ast.literal_eval`; `parse_expr` of SymPy, which is `eval` too, sees numbers, signs, single letters
@@ -12,14 +12,13 @@ and names of functions alone. No file can grow. Not covered: a verifier that is 
 
 import ast
 import inspect
-import json
-import os
 import re
 import resource
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from tinylora.processes import Parent, cpu_limit, limit_memory
 
 MEMORY_MB = 4096
 MAX_ANSWER = 20_000  # characters
@@ -29,34 +28,31 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 _CONSTANTS = {"pi", "oo", "sqrt", "cbrt", "root", "ln", "Abs"}
 
 
-class NoExpression(ValueError):
+class NotMathematics(ValueError):
     """The answer is not written as mathematics."""
 
 
 def main(generator: str, cpu_s: float) -> None:
-    """Answer until the input ends."""
+    """Answer questions until the parent hangs up."""
     import reasoning_gym  # type: ignore[import-untyped]
     from reasoning_gym.factory import DATASETS  # type: ignore[import-untyped]
     from reasoning_gym.utils import SYSTEM_PROMPTS  # type: ignore[import-untyped]
 
-    channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # some generators print
     harmless(DATASETS[generator][0])
+    system = SYSTEM_PROMPTS["default"].strip()
     made: dict[tuple[int, int], Any] = {}
-    print(json.dumps("ready"), file=channel, flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
+    parent = Parent()
+    for question in parent.questions():
         key = question["seed"], question["size"]
         if key not in made:
             made[key] = reasoning_gym.create_dataset(generator, seed=key[0], size=key[1])
         entry = made[key][question["index"]]
         if "answer" in question:
-            signal.setitimer(signal.ITIMER_PROF, cpu_s)  # SIGPROF, unhandled, ends the process
-            said = judged(made[key], question["answer"], entry)
-            signal.setitimer(signal.ITIMER_PROF, 0)
+            with cpu_limit(cpu_s):
+                said = judged(made[key], question["answer"], entry)
         else:
-            said = {**shown(entry), "system": SYSTEM_PROMPTS["default"].strip()}
-        print(json.dumps(said), file=channel, flush=True)
+            said = {**shown(entry), "system": system}
+        parent.say(said)
 
 
 def shown(entry: Any) -> dict[str, Any]:
@@ -72,7 +68,7 @@ def judged(data_set: Any, answer: str, entry: Any) -> dict[str, Any]:
         return {"score": 0.0, "reason": "too long"}
     try:
         score = float(data_set.score_answer(answer, entry))
-    except NoExpression as error:
+    except NotMathematics as error:
         return {"score": 0.0, "reason": str(error)}
     except (MemoryError, RecursionError):
         return {"score": 0.0, "reason": TOO_MUCH}
@@ -104,7 +100,7 @@ def checked(parse_expr: Callable[..., Any]) -> Callable[..., Any]:
         known = set(kwargs.get("local_dict") or (args[0] if args else None) or ())
         rest = _TOKEN.sub("", text)
         if rest:
-            raise NoExpression(f"no mathematics: {rest[:20]!r}")
+            raise NotMathematics(f"not mathematics: {rest[:20]!r}")
         for name in _NAME.findall(text):
             _check_name(name, known)
         return parse_expr(text, *args, **kwargs)
@@ -117,18 +113,11 @@ def _check_name(name: str, known: set[str]) -> None:
 
     is_function = isinstance(getattr(sympy, name, None), sympy.FunctionClass)
     if len(name) > 1 and name not in known | _CONSTANTS and not is_function:
-        raise NoExpression(f"no mathematics: {name[:20]!r}")
+        raise NotMathematics(f"not mathematics: {name[:20]!r}")
 
 
-def limit() -> None:
-    """What the process may use."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MB << 20, MEMORY_MB << 20))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def wall() -> None:
-    """The parser is replaced before any verifier imports it."""
+def guard_parser() -> None:
+    """Replace SymPy's parser, before any verifier imports it."""
     import sympy
     from sympy.parsing import sympy_parser  # type: ignore[import-untyped]
 
@@ -137,6 +126,7 @@ def wall() -> None:
 
 
 if __name__ == "__main__":
-    limit()
-    wall()
-    main(sys.argv[1], float(sys.argv[2]))
+    limit_memory(MEMORY_MB)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can grow
+    guard_parser()
+    main(sys.argv[3], float(sys.argv[4]))

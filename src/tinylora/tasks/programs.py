@@ -1,28 +1,35 @@
-"""What the tasks of C++ competition problems share: tests, prompts, programs in answers, grading.
+"""What the tasks of C++ competition problems share: prompts, the choice of tests, grading.
 
 A problem is left out, and counted in the task's notes, where its tests cannot judge a program: its
 statement accepts any of several answers (there are no checkers), it is interactive, it reads and
-writes files, it wants a function in place of a program, or no test is within the caps.
+writes files, it wants a function instead of a program, its tests want no output, fewer than
+`min_tests` are within the caps, or its row cannot be read.
 
 Which tests stay: those of the statement first, then the others in the order of a hash of
 `tests_seed`, the statement and the test, each kept while the caps on their number and bytes allow.
 """
 
 import hashlib
-import json
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tinylora.errors import RequestError
-from tinylora.rewards.code.judging import Job, Limits, Test, judge_many, weighted
+from tinylora.rewards.code.judging import (
+    Comparison,
+    Limits,
+    Submission,
+    Test,
+    judge_many,
+    weighted,
+)
 from tinylora.rewards.code.selftest import mechanism_for
 from tinylora.rewards.verdict import Verdict
 from tinylora.settings import TaskConfig
 from tinylora.tasks.data import Placed, Row, Source, read_splits
+from tinylora.tasks.program_answers import program_in
+from tinylora.tasks.program_rows import LeftOut, Statement
+from tinylora.tasks.statements import accepts_any, how_judged, is_interactive, names_files
 from tinylora.tasks.task import Grade, Problem, Task
 
 INSTRUCTION = (
@@ -31,51 +38,18 @@ INSTRUCTION = (
     "end:\n```cpp\n// your program\n```"
 )
 SILENT = "int main() {}"  # right where nothing is to be printed
-_ANY = re.compile(
-    r"\b(?:print|output|find|report|display|construct) any\b(?! other)|\bpick any of them\b"
-    r"|\b(?:print|output) (?:the |these |them|those )?[\w ]{0,30}in any order"
-    r"|\bany (?:valid|correct|suitable|possible) (?:answer|solution|output)",
-    re.IGNORECASE,
-)
-_INTERACTIVE = re.compile(r"\binteractive (?:problem|task)\b|\bflush\b|\bfflush\b", re.IGNORECASE)
-_FENCE = re.compile(r"^[ \t]*```[ \t]*([^\s`]*)[^\n`]*$", re.MULTILINE)
-_LANGUAGES = ("cpp", "c++", "cc", "cxx", "c++17", "cpp17")
-_PROGRAM = re.compile(r"#\s*include\b|\bint\s+main\s*\(")
-
-
-class LeftOut(Exception):
-    """Why a row is no problem that can be judged; in the words of the notes."""
-
-
-@dataclass(frozen=True)
-class Statement:
-    """What a row says.
-
-    Args:
-        tests: by their source: public (in the statement), private, generated.
-        accepted, rejected: a C++ program that the original judge took, and one that it did not.
-    """
-
-    text: str
-    tests: Mapping[str, Sequence[Test]]
-    source: str = "UNKNOWN_SOURCE"
-    difficulty: str = "UNKNOWN_DIFFICULTY"
-    limits: Limits = field(default_factory=Limits)
-    accepted: str | None = None
-    rejected: str | None = None
-
-
-Read = Callable[[Row], Statement]
+FEW_TESTS = 2  # examples that a program can hold in itself
+ReadRow = Callable[[Row], Statement]
 
 
 def load(
-    name: str, read: Read, train: Sequence[Source], test: Sequence[Source], settings: TaskConfig
+    name: str, read: ReadRow, train: Sequence[Source], test: Sequence[Source], settings: TaskConfig
 ) -> Task:
-    """The task whose rows stand in these sources.
+    """The task whose rows are in these sources.
 
     Raises:
-        RequestError: there are no rows of either split, or they are no rows of this task; or
-            programs cannot be run here (SandboxUnavailable).
+        RequestError: there are no rows of either split, or none can be read; or programs cannot be
+            run here (SandboxUnavailable).
     """
     mechanism_for(settings.unsafe_no_sandbox)  # what would else fail at the first step
     notes: list[str] = []
@@ -98,11 +72,12 @@ def load(
 
 
 def _problems(
-    name: str, read: Read, placed: Iterator[Placed], settings: TaskConfig, notes: list[str]
+    name: str, read: ReadRow, placed: Iterator[Placed], settings: TaskConfig, notes: list[str]
 ) -> list[Problem]:
     """The problems that can be judged; the notes get what was left out, and why."""
     kept: list[Problem] = []
     left_out: Counter[str] = Counter()
+    odd: list[str] = []
     for place, row in placed:
         try:
             statement = read(row)
@@ -111,15 +86,31 @@ def _problems(
         except LeftOut as reason:
             left_out[str(reason)] += 1
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise RequestError(
-                f"{place} is no row of task {name} ({type(error).__name__}: {error}); its fields "
-                f"are {', '.join(row)}. Give files in the format of the hub's data set."
-            ) from None
+            fields = ", ".join(row)
+            odd.append(
+                f"{place} is not a row of task {name} ({type(error).__name__}: {error}); its "
+                f"fields are {fields}."
+            )
+    if odd and not (kept or left_out):
+        raise RequestError(f"{odd[0]} Give files in the format of the hub's data set.")
+    if odd:
+        left_out[f"whose rows cannot be read (the first: {odd[0].rstrip('.')})"] = len(odd)
+    notes.extend(_notes(name, kept, left_out))
+    return kept
+
+
+def _notes(name: str, kept: Sequence[Problem], left_out: Counter[str]) -> Iterator[str]:
     if left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
         total = len(kept) + left_out.total()
-        notes.append(f"{left_out.total()} of {total} problems of {name} left out: {reasons}.")
-    return kept
+        yield f"{left_out.total()} of {total} problems of {name} left out: {reasons}."
+    num_weak = sum(len(problem.columns["tests"]) <= FEW_TESTS for problem in kept)
+    if num_weak:
+        yield (
+            f"{num_weak} of the {len(kept)} problems of {name} that stay have at most {FEW_TESTS} "
+            "tests, which a program that holds the examples can pass. Leave them out with "
+            f"--min-tests {FEW_TESTS + 1}."
+        )
 
 
 def _check_chosen(statement: Statement, settings: TaskConfig) -> None:
@@ -134,12 +125,17 @@ def problem_of(statement: Statement, settings: TaskConfig) -> Problem:
     Raises:
         LeftOut: its tests cannot judge a program.
     """
-    if _INTERACTIVE.search(statement.text):
-        raise LeftOut("interactive")
-    if accepts_any(statement.text):
-        raise LeftOut("with several right answers and no checker")
-    tests = choose_tests(statement, settings)
     text = statement.text.strip()
+    if not text:
+        raise LeftOut("without a statement")
+    if is_interactive(text):
+        raise LeftOut("interactive")
+    if accepts_any(text):
+        raise LeftOut("with several right answers and no checker")
+    if names_files(text):
+        raise LeftOut("that read or write files")
+    tests = choose_tests(statement, settings)
+    judged = how_judged(text)
     return Problem(
         f"{text}\n\n{INSTRUCTION}",
         f"passes {len(tests)} tests",
@@ -148,6 +144,8 @@ def problem_of(statement: Statement, settings: TaskConfig) -> Problem:
             "tests": [[test.input, test.output] for test in tests],
             "cpu_s": statement.limits.cpu_s,
             "memory_mb": statement.limits.memory_mb,
+            "tolerance": judged.tolerance,
+            "any_case": judged.any_case,
             "source": statement.source,
             "difficulty": statement.difficulty,
             "rejected": None if statement.rejected is None else fenced(statement.rejected),
@@ -156,16 +154,11 @@ def problem_of(statement: Statement, settings: TaskConfig) -> Problem:
     )
 
 
-def accepts_any(statement: str) -> bool:
-    """Whether the statement takes any of several answers: then a comparison is no judge."""
-    return bool(_ANY.search(" ".join(statement.split())))
-
-
 def choose_tests(statement: Statement, settings: TaskConfig) -> tuple[Test, ...]:
     """The tests that stay under the caps; the module says which.
 
     Raises:
-        LeftOut: none does.
+        LeftOut: too few do, or those that do want nothing to be printed.
     """
     chosen: dict[Test, None] = {}
     num_bytes = 0
@@ -179,13 +172,17 @@ def choose_tests(statement: Statement, settings: TaskConfig) -> tuple[Test, ...]
             break
     if not chosen:
         raise LeftOut("without a test within the caps")
+    if not any(test.output.strip() for test in chosen):
+        raise LeftOut("whose tests want no output")
+    if len(chosen) < settings.min_tests:
+        raise LeftOut(f"with fewer than {settings.min_tests} tests within the caps")
     return tuple(chosen)
 
 
 def _in_order(statement: Statement, settings: TaskConfig) -> Iterable[Test]:
     tests = {name: statement.tests.get(name, ()) for name in settings.test_sources}
     yield from tests.pop("public", ())
-    text = f"{settings.tests_seed}\n{statement.text}".encode()
+    text = _bytes(f"{settings.tests_seed}\n{statement.text}")
     others = [test for group in tests.values() for test in group]
     yield from sorted(others, key=lambda test: _hash(text, test))
 
@@ -203,29 +200,6 @@ def fenced(source: str) -> str:
     return f"```cpp\n{source.strip()}\n```"
 
 
-def program_in(answer: str) -> str | None:
-    """The program that an answer gives: the last fenced block of C++ that is closed, one without a
-    language if none names C++, or the block that the budget cut off.
-
-    A base model goes on from an open fence: then the program is what stands before the next fence.
-    An answer without any fence is a program if it reads like one.
-    """
-    answer = answer.rpartition("</think>")[2]
-    fences = list(_FENCE.finditer(answer))
-    before = answer[: fences[0].start()] if fences else answer
-    if _PROGRAM.search(before) and not (fences and fences[0][1]):
-        return before
-    blocks = [
-        (opening[1].lower(), answer[opening.end() : closing.start()])
-        for opening, closing in zip(fences[::2], fences[1::2], strict=False)
-    ]
-    if len(fences) % 2:
-        blocks.insert(0, (fences[-1][1].lower(), answer[fences[-1].end() :]))
-    return next((text for name, text in reversed(blocks) if name in _LANGUAGES), None) or next(
-        (text for name, text in reversed(blocks) if not name), None
-    )
-
-
 def grader(settings: TaskConfig) -> Grade:
     """All answers of a step at once: each program compiled once, judged on all cores."""
     factors = {name: float(value) for name, value in (f.split("=") for f in settings.factors)}
@@ -236,12 +210,12 @@ def grader(settings: TaskConfig) -> Grade:
 
     def grade(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
         programs = [program_in(text) for text in completions]
-        jobs = [
-            _job(problem, program, settings)
+        submissions = [
+            _submission(problem, program, settings)
             for problem, program in zip(problems, programs, strict=True)
             if program is not None
         ]
-        judged = iter(judge_many(jobs, unsafe_no_sandbox=settings.unsafe_no_sandbox))
+        judged = iter(judge_many(submissions, unsafe_no_sandbox=settings.unsafe_no_sandbox))
         verdicts = [
             no_program(problem, settings) if program is None else next(judged)
             for problem, program in zip(problems, programs, strict=True)
@@ -266,72 +240,22 @@ def no_program(problem: Problem, settings: TaskConfig) -> Verdict:
     return Verdict(0.0, "no program", details)
 
 
-def _job(problem: Problem, program: str, settings: TaskConfig) -> Job:
+def _submission(problem: Problem, program: str, settings: TaskConfig) -> Submission:
     held = problem.columns
-    return Job(
+    return Submission(
         program,
         tuple(Test(*test) for test in held["tests"]),
         Limits(cpu_s=held["cpu_s"], memory_mb=held["memory_mb"]),
-        settings.output_compare,
+        _comparison(problem, settings),
         scheme=settings.scheme,
     )
 
 
-def parse_tests(value: Any) -> list[Test]:
-    """Tests in any of the forms that the data sets have: a JSON text or its content, as a list of
-    inputs with their outputs, or as two lists.
-
-    Raises:
-        LeftOut: they call a function, in place of running a program.
-    """
-    held = json.loads(value) if isinstance(value, str) else value
-    if held is None:
-        return []
-    if isinstance(held, Mapping):
-        if held.get("fn_name"):
-            raise LeftOut("that want a function, not a program")
-        inputs = held.get("inputs", held.get("input", []))
-        outputs = held.get("outputs", held.get("output", []))
-        return [Test(_text(i), _text(o)) for i, o in zip(inputs, outputs, strict=True)]
-    return [_test(item) for item in held]
-
-
-def _test(item: Mapping[str, Any]) -> Test:
-    kind = item.get("type", item.get("testtype", "stdin"))
-    if item.get("fn_name") or kind not in ("stdin", "stdin_stdout"):
-        raise LeftOut("that want a function, not a program")
-    return Test(_text(item["input"]), _text(item["output"]))
-
-
-def _text(value: Any) -> str:
-    """A text, lines of one, or a mapping that names the stream."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return "\n".join(_text(line) for line in value)
-    if isinstance(value, Mapping):
-        return _text(value.get("stdin", value.get("stdout")))
-    raise TypeError(f"a test holds {value!r}, not a text")
-
-
-_TIME = re.compile(
-    r"^Time Limit: (?:\{'seconds': (\d+), 'nanos': (\d+)\}|(\d+) ms)\s*$", re.MULTILINE
-)
-_MEMORY = re.compile(r"^Memory Limit: (?:(\d+) Bytes|(\d+) MB)\s*$", re.MULTILINE)
-DEFAULT = Limits()
-
-
-def limits_in(statement: str) -> Limits:
-    """The limits that a statement ends with; 2 s and 256 MB where it names none."""
-    time, memory = _TIME.search(statement), _MEMORY.search(statement)
-    seconds = megabytes = None
-    if time:
-        seconds = int(time[3]) / 1e3 if time[3] else int(time[1]) + int(time[2]) / 1e9
-    if memory:
-        megabytes = int(memory[2]) if memory[2] else int(memory[1]) // 1_000_000
-    return limits(seconds, megabytes)
-
-
-def limits(seconds: float | None, megabytes: int | None) -> Limits:
-    """The problem's own, where it has some."""
-    return Limits(cpu_s=seconds or DEFAULT.cpu_s, memory_mb=megabytes or DEFAULT.memory_mb)
+def _comparison(problem: Problem, settings: TaskConfig) -> Comparison:
+    """The setting's; `auto` takes the tolerance and the case from the statement."""
+    tolerance, any_case = problem.columns["tolerance"], problem.columns["any_case"]
+    usual = Comparison().tolerance
+    kind = settings.output_compare
+    if kind == "auto":
+        return Comparison("float" if tolerance else "auto", tolerance or usual, any_case)
+    return Comparison(kind, (tolerance or usual) if kind == "float" else usual)

@@ -9,7 +9,15 @@ from helpers.judging import HONEST, LIMITS, SHARED, SUM
 from tinylora.errors import RequestError
 from tinylora.rewards.code import compile
 from tinylora.rewards.code import judging as code
-from tinylora.rewards.code.judging import Job, Limits, Test, judge, judge_many, weighted
+from tinylora.rewards.code.judging import (
+    Comparison,
+    Limits,
+    Submission,
+    Test,
+    judge,
+    judge_many,
+    weighted,
+)
 from tinylora.rewards.verdict import Verdict
 
 DATA = SHARED / "data" / "judge"
@@ -128,7 +136,7 @@ def test_each_source_is_compiled_once(box, monkeypatch):
             sources.append(source), real(source, *rest, **more))[1],
     )  # fmt: skip
     other = HONEST + "// once\n"
-    jobs = [Job(other, (Test(f"{n} 1", f"{n + 1}"),)) for n in range(6)]
+    jobs = [Submission(other, (Test(f"{n} 1", f"{n + 1}"),)) for n in range(6)]
     assert [verdict.reason for verdict in judge_many(jobs)] == ["AC"] * 6
     assert judge(other, SUM).reason == "AC"
     assert sources == [other.encode()]
@@ -138,7 +146,7 @@ def test_equal_jobs_are_run_once_and_order_is_kept(box, monkeypatch):
     ran = []
     real = code._judge
     monkeypatch.setattr(code, "_judge", lambda job, how: (ran.append(job), real(job, how))[1])
-    right, wrong = Job(HONEST, SUM), Job(ADDS_UP_TO_TEN, FOUR)
+    right, wrong = Submission(HONEST, SUM), Submission(ADDS_UP_TO_TEN, FOUR)
     verdicts = judge_many([wrong, right, wrong, right, wrong])
     assert [verdict.reason for verdict in verdicts] == ["WA", "AC", "WA", "AC", "WA"]
     assert sorted(map(hash, ran)) == sorted(map(hash, (right, wrong)))
@@ -154,17 +162,20 @@ def test_a_factor_scales_the_score_and_leaves_the_unjudged_alone():
 
 @pytest.mark.parametrize("factor", [1.5, 0, -1])
 def test_a_factor_that_would_make_wrong_right_is_refused(factor):
-    with pytest.raises(RequestError, match=f"factor = {factor}, but it must be above 0"):
+    with pytest.raises(RequestError, match=f"factor = {factor}, but it must be greater than 0"):
         weighted(Verdict(1.0, "AC"), factor)
 
 
 @pytest.mark.parametrize(
     ("wrong", "match"),
-    [({"compare": "sets"}, 'compare = "sets"'), ({"scheme": "half"}, 'scheme = "half"')],
+    [
+        ({"comparison": Comparison("sets")}, 'comparison = "sets"'),
+        ({"scheme": "half"}, 'scheme = "half"'),
+    ],
 )
 def test_unknown_words_are_refused(wrong, match):
     with pytest.raises(RequestError, match=match):
-        Job(HONEST, SUM, **wrong)
+        Submission(HONEST, SUM, **wrong)
 
 
 def test_a_limit_is_positive():
@@ -190,9 +201,9 @@ def submission_jobs():
         tests = tuple(Test(test["input"], test["output"]) for test in problem["tests"])
         tolerance = problem["checker"]["float_tolerance"]
         memory_mb = int(problem["memory_limit_mib"] or 1024)
-        yield row["case_id"], row["expected"], Job(
+        yield row["case_id"], row["expected"], Submission(
             row["code"], tests, Limits(cpu_s=problem["time_limit_s"], memory_mb=memory_mb),
-            "float" if tolerance else "tokens", tolerance or 0.0,
+            Comparison("float", tolerance) if tolerance else Comparison("tokens"),
             standard=row.get("requires_std") or "gnu++17",
         )  # fmt: skip
 
@@ -216,7 +227,7 @@ def test_labelled_submissions_get_their_verdict(box):
 @pytest.mark.skipif(not DATA.exists(), reason=f"there are no programs in {DATA}")
 def test_labelled_whole_programs_get_their_verdict(box):
     labelled = rows("humanevalpack_cpp")
-    jobs = [Job(row["code"], (Test("", ""),), Limits(memory_mb=1024)) for row in labelled]
+    jobs = [Submission(row["code"], (Test("", ""),), Limits(memory_mb=1024)) for row in labelled]
     verdicts = judge_many(jobs)
     wrong = [
         (row["case_id"], verdict)

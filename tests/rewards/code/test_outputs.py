@@ -2,11 +2,11 @@
 
 import pytest
 
-from tinylora.rewards.code.outputs import is_same
+from tinylora.rewards.code.outputs import Comparison
 
 
 def same(got, wanted, compare="tokens", tolerance=1e-6):
-    return is_same(got.encode(), wanted.encode(), compare, tolerance)
+    return Comparison(compare, tolerance).is_same(got.encode(), wanted.encode())
 
 
 @pytest.mark.parametrize("got", ["1 2\n3\n", "1 2 3", " 1\t2\r\n3  \n\n", "1\n2\n3"])
@@ -29,7 +29,7 @@ def test_letters_keep_their_case_save_in_yes_and_no():
 
 
 def test_only_ascii_blanks_separate():
-    assert not is_same("1\x852".encode("latin1"), b"1 2", "tokens", 0)
+    assert not Comparison("tokens").is_same("1\x852".encode("latin1"), b"1 2")
 
 
 @pytest.mark.parametrize("got", ["a b\nc\n", "a b\nc", "a b\r\nc\r\n"])

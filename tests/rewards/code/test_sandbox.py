@@ -23,13 +23,13 @@ from helpers.judging import (
     SHARED,
     SUM,
     THEIR_LIMITS,
-    CleanRoom,
+    Surroundings,
     attacks,
-    judge_job,
+    judged,
 )
 from tinylora.rewards.code import sandbox, selftest, toolbox
-from tinylora.rewards.code.judging import Job, Test, judge, judge_many
-from tinylora.rewards.code.sandbox import BoxFailure, RunLimits, Stage, open_box
+from tinylora.rewards.code.judging import Submission, Test, judge, judge_many
+from tinylora.rewards.code.sandbox import BoxFailure, BoxSetup, RunLimits, open_box
 from tinylora.rewards.code.toolbox import SandboxUnavailable
 
 OURS = attacks(Path(__file__).parent / "attacks")
@@ -37,44 +37,44 @@ THEIRS = attacks(SHARED / "attacks")
 
 
 @pytest.fixture
-def room(box):
+def surroundings(box):
     judge(HONEST, SUM, LIMITS)
-    return CleanRoom()
+    return Surroundings()
 
 
-def survives(attack, limits, room):
-    verdict = judge_job(attack.job(limits))
+def survives(attack, limits, surroundings):
+    verdict = judged(attack.submission(limits))
     assert verdict.reason in attack.header["expect"].split("|"), verdict
     forbidden = attack.header.get("forbid")
     assert forbidden is None or forbidden not in verdict.details["message"]
-    room.check()
+    surroundings.check()
 
 
 @pytest.mark.parametrize("attack", OURS, ids=lambda attack: attack.name)
-def test_the_box_holds_against(attack, room):
-    survives(attack, LIMITS, room)
+def test_the_box_holds_against(attack, surroundings):
+    survives(attack, LIMITS, surroundings)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not THEIRS, reason=f"there are no programs in {SHARED / 'attacks'}")
 @pytest.mark.parametrize("attack", THEIRS, ids=lambda attack: attack.name)
-def test_the_box_holds_against_programs_of_others(attack, room):
-    survives(attack, THEIR_LIMITS, room)
+def test_the_box_holds_against_programs_of_others(attack, surroundings):
+    survives(attack, THEIR_LIMITS, surroundings)
 
 
 def test_all_attacks_were_found():
     assert len(OURS) == 44
 
 
-def test_an_honest_program_is_right_while_bombs_go_off(room):
-    bombs = {a.name: a.job(LIMITS) for a in OURS if a.name in ("fork_bomb", "flood_stdout")}
-    honest = [Job(HONEST, (Test(f"{n} 2", f"{n + 2}"),), LIMITS) for n in range(12)]
+def test_an_honest_program_is_right_while_bombs_go_off(surroundings):
+    bombs = {a.name: a.submission(LIMITS) for a in OURS if a.name in ("fork_bomb", "flood_stdout")}
+    honest = [Submission(HONEST, (Test(f"{n} 2", f"{n + 2}"),), LIMITS) for n in range(12)]
     with ThreadPoolExecutor(2) as pool:
-        exploding = {name: pool.submit(judge_job, job) for name, job in bombs.items()}
+        exploding = {name: pool.submit(judged, job) for name, job in bombs.items()}
         assert [verdict.reason for verdict in judge_many(honest)] == ["AC"] * 12
         assert exploding["fork_bomb"].result().reason == "TLE"
         assert exploding["flood_stdout"].result().reason == "OLE"
-    room.check()
+    surroundings.check()
 
 
 SLEEPER = """
@@ -87,7 +87,7 @@ judge("#include <unistd.h>\\nint main() { pause(); }", SUM, Limits(wall_s=600))
 """
 
 
-def test_the_box_dies_with_the_judge(room, box):
+def test_the_box_dies_with_the_judge(surroundings, box):
     """Killed while a program sleeps in its box, the judge leaves nothing behind."""
     paths = f"{ROOT / 'tests'}:{ROOT / 'src'}"
     environment = {**os.environ, "PYTHONPATH": paths, "TINYLORA_CACHE": box}
@@ -135,11 +135,11 @@ def wait_until(is_so):
 def test_it_works_for_a_user_who_is_not_root(box):
     if os.geteuid() != 0:
         pytest.skip("this is not root, so the other tests have shown it")
-    room = Path(tempfile.mkdtemp(prefix="tinylora-nobody-", dir="/var/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="tinylora-nobody-", dir="/var/tmp"))
     try:
-        shutil.chown(room, 65534, 65534)
-        shutil.copytree(ROOT / "src/tinylora", room / "src/tinylora", symlinks=True)
-        subprocess.run(["chmod", "-R", "a+rX", room / "src"], check=True)
+        shutil.chown(folder, 65534, 65534)
+        shutil.copytree(ROOT / "src/tinylora", folder / "src/tinylora", symlinks=True)
+        subprocess.run(["chmod", "-R", "a+rX", folder / "src"], check=True)
         script = f"""
 import sys, os
 from tinylora.rewards.code import Test, judge
@@ -149,15 +149,15 @@ print(judge({HONEST!r}, [Test("1 2", "3")]).reason, os.geteuid())
         done = subprocess.run(
             ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c",
              script],
-            capture_output=True, text=True, cwd=room,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{room}/src", "HOME": str(room),
-                 "TINYLORA_CACHE": f"{room}/cache"},
+            capture_output=True, text=True, cwd=folder,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{folder}/src", "HOME": str(folder),
+                 "TINYLORA_CACHE": f"{folder}/cache"},
         )  # fmt: skip
         if "Permission denied" in done.stderr and sys.executable in done.stderr:
             pytest.skip(f"user 65534 may not run {sys.executable}")
         assert done.stdout == "AC 65534\n", done.stderr
     finally:
-        shutil.rmtree(room)
+        shutil.rmtree(folder)
 
 
 # ---- where it cannot be had
@@ -226,13 +226,13 @@ def test_a_wall_that_does_not_hold_is_refused(box, unproved, public_folder):
     opened = '[ "$1" = --version ] || set -- --unshare-user --ro-bind /etc /etc "$@"'
     fake(public_folder, "bwrap", f'{opened}; exec {real} "$@"')
     unproved.setenv("PATH", f"{public_folder}:{os.environ['PATH']}")
-    with pytest.raises(SandboxUnavailable, match=r'does not hold: its trial "escape"'):
+    with pytest.raises(SandboxUnavailable, match=r'does not hold: its test "escape"'):
         judge(HONEST, SUM)
 
 
 def test_without_a_wall_it_warns_and_every_verdict_says_so(box):
     selftest._warn.cache_clear()
-    with pytest.warns(UserWarning, match="without a wall"):
+    with pytest.warns(UserWarning, match="without the sandbox"):
         verdict = judge(HONEST, SUM, LIMITS, unsafe_no_sandbox=True)
     assert (verdict.reason, verdict.details["sandbox"]) == ("AC", "none")
     spinning = judge("int main() { for (;;) {} }", SUM, LIMITS, unsafe_no_sandbox=True)
@@ -240,31 +240,34 @@ def test_without_a_wall_it_warns_and_every_verdict_says_so(box):
     assert judge("int main( {", SUM, LIMITS, unsafe_no_sandbox=True).reason == "CE"
 
 
-def test_without_a_wall_daemons_die_as_well(room):
+def test_without_a_wall_daemons_die_as_well(surroundings):
     daemon = next(attack for attack in OURS if attack.name == "daemon")
-    job = daemon.job(LIMITS)
+    submission = daemon.submission(LIMITS)
     with warnings.catch_warnings(action="ignore"):
-        assert judge(job.source, job.tests, LIMITS, unsafe_no_sandbox=True).reason == "AC"
-    room.check()
+        assert (
+            judge(submission.source, submission.tests, LIMITS, unsafe_no_sandbox=True).reason
+            == "AC"
+        )
+    surroundings.check()
 
 
 # ---- when the box itself breaks
 
 
-def test_a_box_that_breaks_is_no_verdict(room, monkeypatch):
+def test_a_box_that_breaks_is_no_verdict(surroundings, monkeypatch):
     """Three times, then IE without a score; and nothing of it is remembered."""
     source = HONEST + "// broken box\n"
     with monkeypatch.context() as patch:
         patch.setattr(sandbox, "_as_nobody", lambda: ["false"])
         verdict = judge(source, SUM, LIMITS)
     assert (verdict.score, verdict.reason) == (None, "IE")
-    assert "the box broke down" in verdict.details["message"]
+    assert "the sandbox broke down" in verdict.details["message"]
     assert judge(source, SUM, LIMITS).reason == "AC"
-    room.check()
+    surroundings.check()
 
 
-def test_limits_that_cannot_be_set_are_the_judge_s_fault(room):
-    stage = Stage(("/nothing",))
+def test_limits_that_cannot_be_set_are_the_judge_s_fault(surroundings):
+    stage = BoxSetup(("/nothing",))
     with open_box(stage, "bwrap") as opened, pytest.raises(BoxFailure, match="within its limits"):
         opened.run(b"", RunLimits(1, 1, 1 << 30, 1 << 20, 16, open_files=1 << 40))
-    room.check()
+    surroundings.check()

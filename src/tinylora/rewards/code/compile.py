@@ -2,11 +2,18 @@
 
 Programs are kept in memory, by content (RL groups repeat sources); not on disk, where nothing
 that a model wrote belongs. `-O2` and g++'s own front end, so that the time limit and the language
-are the ones that contest solutions were written for.
+are the ones that contest solutions were written for, and ONLINE_JUDGE, which contest judges define.
+
+A source that does not compile is the model's fault, a machine on which g++ cannot work is not. The
+compiler's words do not tell them apart, as they quote the source. So a failure that may be the
+machine's is tried again, and then believed only if a program that is known to be right compiles.
 """
 
 import hashlib
+import os
+import re
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock
@@ -14,11 +21,12 @@ from threading import Lock
 from tinylora.rewards.code.sandbox import (
     ROOT,
     BoxFailure,
-    Ended,
+    BoxSetup,
     Mechanism,
     RunLimits,
-    Stage,
+    RunReport,
     open_box,
+    printable,
 )
 from tinylora.rewards.code.toolbox import flags, headers, toolbox
 
@@ -29,8 +37,11 @@ _FILE_BYTES = 64 << 20
 _TMP_BYTES = 128 << 20
 _MESSAGE_CHARS = 2000
 _KEPT_BYTES = 256 << 20
-_NO_ROOM = "Cannot create temporary file"
-_KILLED = "Killed signal terminated program"
+_CONTROL = b"int main() {}\n"
+_MAY_BE_THE_MACHINE = re.compile(
+    "Killed|Cannot|cannot execute|No space left|unavailable|memory|internal compiler error|"
+    "Input/output error|Read-only|Bus error|Too many open files"
+)
 
 
 @dataclass(frozen=True)
@@ -49,75 +60,79 @@ class Compiled:
 
 
 def compile_source(source: bytes, standard: str, cpu_s: float, mechanism: Mechanism) -> Compiled:
-    """Compile, or wait for whoever compiles the same, or remember.
+    """Compile; or wait for the thread that compiles the same; or remember.
 
     Args:
         standard: g++'s `-std`.
         cpu_s: limit; a source that takes longer does not compile.
 
     Raises:
-        BoxFailure: the box failed three times.
+        BoxFailure: the machine or the sandbox failed three times.
         SandboxUnavailable: g++ or bubblewrap is missing.
     """
     key = hashlib.sha256(f"{standard} {cpu_s} {mechanism} ".encode() + source).digest()
-    promise, is_mine = _kept.promise(key)
-    if is_mine:
-        try:
-            _kept.keep(promise, _compile_patiently(source, standard, cpu_s, mechanism))
-        except BaseException as error:
-            _kept.fail(key, error)
-            raise
-    return promise.result()
+    return _kept.get(key, lambda: _compile_patiently(source, standard, cpu_s, mechanism))
 
 
 def _compile_patiently(
     source: bytes, standard: str, cpu_s: float, mechanism: Mechanism
 ) -> Compiled:
+    cause = ""
     for attempt in range(NUM_TRIES):
         try:
-            return _compile(source, standard, cpu_s, mechanism, alone=attempt > 0)
-        except BoxFailure:
-            if attempt == NUM_TRIES - 1:
-                raise
-    raise AssertionError("a last attempt returns or raises")
+            compiled, cause = _compile(source, standard, cpu_s, mechanism, alone=attempt > 0)
+        except BoxFailure as failure:
+            cause = str(failure)
+            continue
+        if not cause or (attempt > 0 and _can_compile(standard, cpu_s, mechanism)):
+            return compiled
+    raise BoxFailure(cause)
+
+
+def _can_compile(standard: str, cpu_s: float, mechanism: Mechanism) -> bool:
+    try:
+        return bool(_compile(_CONTROL, standard, cpu_s, mechanism, alone=True)[0].program)
+    except BoxFailure:
+        return False
 
 
 def _compile(
     source: bytes, standard: str, cpu_s: float, mechanism: Mechanism, alone: bool
-) -> Compiled:
+) -> tuple[Compiled, str]:
+    """What came of it, and why that may be the machine's fault; or nothing."""
     limits = RunLimits(cpu_s, cpu_s * _WALL_PER_CPU, _ADDRESS_SPACE, _FILE_BYTES, processes=32)
-    with open_box(_stage(source, standard, mechanism), mechanism, alone) as box:
-        ended = box.run(b"", limits)
-    said = ended.errors.decode(errors="replace")
-    _check_host(ended, said, cpu_s)
-    if ended.why != "exit" or _was_killed(ended, said):
-        said = f"g++ was stopped after {ended.cpu_s:.1f} s of CPU time. {said}"
-    elif ended.status != 0 and not said:
-        said = f"g++ ended with status {ended.status}"
-    return Compiled(ended.product, said[:_MESSAGE_CHARS], ended.cpu_s)
+    with open_box(_setup(source, standard, mechanism), mechanism, alone) as box:
+        report = box.run(b"", limits)
+        trouble = "" if report.product else box.trouble()
+    if report.why == "wall":
+        raise BoxFailure(
+            f"g++ waited for {report.wall_s:.0f} s and computed for {report.cpu_s:.1f}"
+        )
+    said = _words(report)
+    compiled = Compiled(report.product, said[:_MESSAGE_CHARS], report.cpu_s)
+    if report.product or report.why in ("cpu", "memory"):
+        return compiled, ""
+    is_doubtful = trouble or not report.errors.strip() or _MAY_BE_THE_MACHINE.search(said)
+    return compiled, f"g++ could not work: {trouble or said[:300]}" if is_doubtful else ""
 
 
-def _check_host(ended: Ended, said: str, cpu_s: float) -> None:
-    """A source that does not compile is the model's fault; what follows is not."""
-    if ended.why == "wall" and ended.cpu_s < cpu_s / 2:
-        raise BoxFailure(f"g++ got {ended.cpu_s:.1f} s of CPU time in {ended.wall_s:.0f} s")
-    is_killed_by_host = _was_killed(ended, said) and ended.cpu_s < cpu_s
-    if is_killed_by_host or (ended.status != 0 and _NO_ROOM in said):
-        raise BoxFailure(f"g++ could not work: {' '.join(said.split())[:300]}")
-    if ended.why == "exit" and ended.status == 0 and not ended.product:
-        raise BoxFailure("g++ said that all was well, but there is no program")
+def _words(report: RunReport) -> str:
+    """What g++ said, line by line, or what can be said in its place."""
+    said = "\n".join(map(printable, report.errors.splitlines()))
+    if report.why == "cpu":
+        return f"g++ was stopped after {report.cpu_s:.1f} s of CPU time. {said}"
+    if report.why == "memory":
+        return f"g++ was stopped: it used more than {_ADDRESS_SPACE >> 30} GB of memory. {said}"
+    if said.strip() or report.product:
+        return said
+    return f"g++ exited with status {report.status} but produced no executable"
 
 
-def _was_killed(ended: Ended, said: str) -> bool:
-    """g++ outlived the compiler proper, which met its CPU limit, or a host without memory."""
-    return ended.status != 0 and _KILLED in said
-
-
-def _stage(source: bytes, standard: str, mechanism: Mechanism) -> Stage:
+def _setup(source: bytes, standard: str, mechanism: Mechanism) -> BoxSetup:
     tools = toolbox()
     precompiled = headers(standard)
     searched = "/pch" if mechanism == "bwrap" else precompiled
-    return Stage(
+    return BoxSetup(
         command=(
             tools.gxx, *flags(standard), "-fmax-errors=5", "-fdiagnostics-color=never",
             "-I", searched, "-o", f"{ROOT}/tmp/a.out", f"{ROOT}/main.cpp",
@@ -131,39 +146,56 @@ def _stage(source: bytes, standard: str, mechanism: Mechanism) -> Stage:
 
 
 class _Kept:
-    """Promises of programs by key; the least recently asked for is forgotten first."""
+    """Programs by key, the least recently asked for forgotten first; each is made once, though
+    several threads ask for it."""
 
     def __init__(self) -> None:
-        self._promises: OrderedDict[bytes, Future[Compiled]] = OrderedDict()
+        self._done: OrderedDict[bytes, Compiled] = OrderedDict()
+        self._underway: dict[bytes, Future[Compiled]] = {}
         self._num_bytes = 0
         self._lock = Lock()
 
-    def promise(self, key: bytes) -> tuple[Future[Compiled], bool]:
-        """The promise, and whether it is the caller's to keep."""
+    def get(self, key: bytes, make: Callable[[], Compiled]) -> Compiled:
+        """The program; who comes while it is made waits, and fails as its maker does."""
         with self._lock:
-            is_mine = key not in self._promises
-            promise = self._promises.setdefault(key, Future())
-            self._promises.move_to_end(key)
-            return promise, is_mine
+            if key in self._done:
+                self._done.move_to_end(key)
+                return self._done[key]
+            others = self._underway.get(key)
+            mine = Future[Compiled]()
+            if others is None:
+                self._underway[key] = mine
+        if others is not None:
+            return others.result()
+        try:
+            compiled = make()
+        except BaseException as error:
+            with self._lock:
+                del self._underway[key]
+            mine.set_exception(error)
+            raise
+        with self._lock:
+            del self._underway[key]
+            self._keep(key, compiled)
+        mine.set_result(compiled)
+        return compiled
 
-    def keep(self, promise: "Future[Compiled]", compiled: Compiled) -> None:
-        promise.set_result(compiled)
-        with self._lock:
-            self._num_bytes += _size(compiled)
-            while self._num_bytes > _KEPT_BYTES:
-                _, oldest = self._promises.popitem(last=False)
-                self._num_bytes -= _size(oldest.result()) if oldest.done() else 0
-
-    def fail(self, key: bytes, error: BaseException) -> None:
-        """Whoever waits fails as well; whoever comes later tries again."""
-        with self._lock:
-            promise = self._promises.pop(key, None)
-        if promise:
-            promise.set_exception(error)
+    def _keep(self, key: bytes, compiled: Compiled) -> None:
+        self._done[key] = compiled
+        self._num_bytes += _size(compiled)
+        while self._num_bytes > _KEPT_BYTES:
+            self._num_bytes -= _size(self._done.popitem(last=False)[1])
 
 
 def _size(compiled: Compiled) -> int:
     return len(compiled.program) + len(compiled.message)
 
 
+def _forget() -> None:
+    """A child of a fork would wait for threads that only its parent has."""
+    global _kept
+    _kept = _Kept()
+
+
 _kept = _Kept()
+os.register_at_fork(after_in_child=_forget)

@@ -1,7 +1,7 @@
 """C++ programs as answers: compiled, run against tests, and judged.
 
 `judge` gives the words of programming contests: AC, WA, TLE, MLE, RE, OLE, CE, and IE where the
-judge itself failed (score None: it must not count as wrong). Programs run behind the wall of
+machine or the judge failed (score None: it must not count as wrong). Programs run in the sandbox of
 `sandbox.py`, whose docstring says what it covers and what not.
 
 Not covered: problems with several right answers (there are no checkers), interaction, and the
@@ -9,7 +9,8 @@ difference between MLE and RE, which is a guess: a program that dies near its me
 
 Source: the paper's code rewards: 0 does not compile, 0.5 compiles, 0.5 + 0.5 k/n with k of n tests
 passed, 1 all. Departures: 1. programs are compiled once and not for each test; 2. the time limit
-is CPU time, so that a busy machine does not change verdicts; 3. outputs are compared by tokens.
+is CPU time, so that a busy machine does not change verdicts; 3. outputs are compared by tokens,
+decimal numbers within a tolerance; 4. after two tests that time out the others count as failed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,38 +19,51 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tinylora.errors import RequestError
+from tinylora.rewards.code import sandbox
 from tinylora.rewards.code.compile import Compiled, compile_source
-from tinylora.rewards.code.outputs import Compare
-from tinylora.rewards.code.runs import Limits, Test, TestResult, Trial, as_bytes, run_tests
-from tinylora.rewards.code.sandbox import NUM_CORES, BoxFailure, Mechanism, SandboxUnavailable
+from tinylora.rewards.code.outputs import Compare, Comparison
+from tinylora.rewards.code.runs import Limits, Test, TestPlan, TestResult, as_bytes, run_tests
+from tinylora.rewards.code.sandbox import BoxFailure, Mechanism, SandboxUnavailable
 from tinylora.rewards.code.selftest import mechanism_for
+from tinylora.rewards.code.slots import NUM_CORES
+from tinylora.rewards.code.toolbox import STANDARDS
 from tinylora.rewards.verdict import Verdict
 
 __all__ = [
-    "Job", "Limits", "SandboxUnavailable", "Scheme", "Test", "judge", "judge_many", "weighted",
+    "Comparison", "Limits", "SandboxUnavailable", "Scheme", "Submission", "Test", "judge",
+    "judge_many", "weighted",
 ]  # fmt: skip
 
 Scheme = Literal["binary", "graded"]
-_CHOICES = {"compare": ("tokens", "exact", "float"), "scheme": ("binary", "graded")}
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "comparison": ("auto", "tokens", "exact", "float"),
+    "scheme": ("binary", "graded"),
+    "standard": STANDARDS,
+}
 
 
 @dataclass(frozen=True)
-class Job:
-    """One program to judge; the arguments are those of `judge`."""
+class Submission:
+    """One program to judge; the fields are the arguments of `judge`.
+
+    Raises:
+        RequestError: an unknown comparison, scheme or standard.
+    """
 
     source: str | bytes
     tests: tuple[Test, ...]
     limits: Limits = field(default_factory=Limits)
-    compare: Compare = "tokens"
-    tolerance: float = 1e-6
+    comparison: Comparison = field(default_factory=Comparison)
     scheme: Scheme = "binary"
     standard: str = "gnu++17"
 
     def __post_init__(self) -> None:
+        given = {**vars(self), "comparison": self.comparison.kind}
         for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
+            if given[name] not in known:
                 raise RequestError(
-                    f'{name} = "{getattr(self, name)}", but it is one of {", ".join(known)}.'
+                    f'{name} = "{given[name]}", but the judge knows {", ".join(known)}. '
+                    "Use one of them."
                 )
 
 
@@ -57,7 +71,7 @@ def judge(
     source: str | bytes,
     tests: Sequence[Test],
     limits: Limits | None = None,
-    compare: Compare = "tokens",
+    compare: Compare = "auto",
     *,
     tolerance: float = 1e-6,
     scheme: Scheme = "binary",
@@ -70,11 +84,12 @@ def judge(
         source: one whole C++ file.
         tests: inputs and wanted outputs.
         limits: for each test; None: 2 s of CPU time, 256 MB.
-        compare: how outputs are compared (`outputs.py`); `tolerance` belongs to "float".
+        compare: how outputs are compared (`outputs.py`); `tolerance` belongs to auto and float.
         scheme: "binary": 1 if all tests pass, else 0, and the first failure ends it. "graded": 0
-            does not compile, 0.5 compiles, 0.5 + 0.5 k/n with k of n tests passed; all tests run.
+            does not compile, 0.5 compiles, 0.5 + 0.5 k/n with k of n tests passed; all tests run,
+            but for those after the second time-out.
         standard: g++'s `-std`.
-        unsafe_no_sandbox: run without a wall; warns, and the verdict says so.
+        unsafe_no_sandbox: run without the sandbox; warns, and the verdict says so.
 
     Returns:
         Verdict with the reason of the first failing test, and in `details`: compiled, num_passed,
@@ -82,30 +97,39 @@ def judge(
         tests), run_cpu_s (all tests together), compile_cpu_s, and sandbox ("bwrap" or "none").
 
     Raises:
-        SandboxUnavailable: g++ or bubblewrap is missing, or the wall does not hold here.
+        SandboxUnavailable: g++ or bubblewrap is missing, or the sandbox does not hold here.
         RequestError: an unknown comparison, scheme or standard.
     """
     given = Limits() if limits is None else limits
-    job = Job(source, tuple(tests), given, compare, tolerance, scheme, standard)
-    return _judge(job, mechanism_for(unsafe_no_sandbox))
+    comparison = Comparison(compare, tolerance)
+    submission = Submission(source, tuple(tests), given, comparison, scheme, standard)
+    return _judge(submission, mechanism_for(unsafe_no_sandbox))
 
 
-def judge_many(jobs: Sequence[Job], *, unsafe_no_sandbox: bool = False) -> list[Verdict]:
-    """`judge` for each job, on all cores; equal jobs are judged once.
+def judge_many(
+    submissions: Sequence[Submission], *, unsafe_no_sandbox: bool = False
+) -> list[Verdict]:
+    """`judge` for each, on all cores; equal ones are judged once.
 
     Raises:
         as `judge`.
     """
     mechanism = mechanism_for(unsafe_no_sandbox)
-    distinct = list(dict.fromkeys(jobs))
+    distinct = list(dict.fromkeys(submissions))
     pool = ThreadPoolExecutor(max_workers=NUM_CORES, thread_name_prefix="judge")
     try:
-        verdicts = dict(
-            zip(distinct, pool.map(lambda job: _judge(job, mechanism), distinct), strict=True)
-        )
+        promises = [pool.submit(_judge, one, mechanism) for one in distinct]
+        verdicts = [promise.result() for promise in promises]
+    except RuntimeError:  # this process may start no further thread
+        verdicts = [_judge(one, mechanism) for one in distinct]
+    except BaseException:  # Ctrl-C: nobody wants to wait for programs that never end
+        sandbox.stop_all()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
-    return [verdicts[job] for job in jobs]
+        sandbox.go_on()
+    found = dict(zip(distinct, verdicts, strict=True))
+    return [found[one] for one in submissions]
 
 
 def weighted(verdict: Verdict, factor: float) -> Verdict:
@@ -116,27 +140,37 @@ def weighted(verdict: Verdict, factor: float) -> Verdict:
     """
     if not 0 < factor <= 1:
         raise RequestError(
-            f"factor = {factor}, but it must be above 0, or right and wrong were one, and at most "
-            "1: a score lies between 0 and 1."
+            f"factor = {factor}, but it must be greater than 0 (otherwise right and wrong answers "
+            "score the same) and at most 1."
         )
     score = None if verdict.score is None else verdict.score * factor
     return replace(verdict, score=score, details={**verdict.details, "factor": factor})
 
 
-def _judge(job: Job, mechanism: Mechanism) -> Verdict:
-    if not job.tests:
+def _judge(submission: Submission, mechanism: Mechanism) -> Verdict:
+    """The verdict; whatever goes wrong in the judge or the machine is one, too (IE)."""
+    if not submission.tests:
         return _could_not("the problem has no tests", mechanism)
     try:
-        compiled = compile_source(
-            as_bytes(job.source), job.standard, job.limits.compile_cpu_s, mechanism
-        )
-        if not compiled.program:
-            return _verdict(job, compiled, [], mechanism)
-        stops_early = job.scheme == "binary"
-        trial = Trial(job.tests, job.limits, job.compare, job.tolerance, stops_early)
-        return _verdict(job, compiled, run_tests(compiled.program, trial, mechanism), mechanism)
+        return _judged(submission, mechanism)
+    except (RequestError, sandbox.JudgingStopped):
+        raise
     except BoxFailure as failure:
         return _could_not(str(failure), mechanism)
+    except Exception as error:
+        return _could_not(f"the judge failed with {type(error).__name__}: {error}", mechanism)
+
+
+def _judged(submission: Submission, mechanism: Mechanism) -> Verdict:
+    limits = submission.limits
+    source = as_bytes(submission.source)
+    compiled = compile_source(source, submission.standard, limits.compile_cpu_s, mechanism)
+    results: list[TestResult] = []
+    if compiled.program:
+        stops_early = submission.scheme == "binary"
+        plan = TestPlan(submission.tests, limits, submission.comparison, stops_early)
+        results = run_tests(compiled.program, plan, mechanism)
+    return _verdict(submission, compiled, results, mechanism)
 
 
 def _could_not(message: str, mechanism: Mechanism) -> Verdict:
@@ -144,7 +178,10 @@ def _could_not(message: str, mechanism: Mechanism) -> Verdict:
 
 
 def _verdict(
-    job: Job, compiled: Compiled, results: Sequence[TestResult], mechanism: Mechanism
+    submission: Submission,
+    compiled: Compiled,
+    results: Sequence[TestResult],
+    mechanism: Mechanism,
 ) -> Verdict:
     is_compiled = bool(compiled.program)
     failed = next((i for i, result in enumerate(results) if result.reason != "AC"), None)
@@ -153,7 +190,7 @@ def _verdict(
     details: Mapping[str, object] = {
         "compiled": is_compiled,
         "num_passed": num_passed,
-        "num_tests": len(job.tests),
+        "num_tests": len(submission.tests),
         "failed_test": failed,
         "message": worst.message if worst else compiled.message,
         "cpu_s": max((result.cpu_s for result in results), default=0.0),
@@ -163,7 +200,9 @@ def _verdict(
         "sandbox": mechanism,
     }
     reason = "CE" if not is_compiled else worst.reason if worst else "AC"
-    return Verdict(_score(job.scheme, is_compiled, num_passed, len(job.tests)), reason, details)
+    return Verdict(
+        _score(submission.scheme, is_compiled, num_passed, len(submission.tests)), reason, details
+    )
 
 
 def _score(scheme: Scheme, is_compiled: bool, num_passed: int, num_tests: int) -> float:

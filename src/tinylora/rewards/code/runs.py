@@ -1,7 +1,8 @@
-"""A program against its tests: one box, one test after another, and how each ended.
+"""A program against its tests: one box, one test after another, and how each report.
 
-For each test the worst that can be said: TLE before OLE, MLE, RE, WA, AC. A program that is killed
-by the wall clock although it wanted to compute (a busy machine) is run again with all cores free.
+For each test the worst that can be said: TLE before OLE, MLE, RE, WA, AC. Time-outs count CPU time
+that was used, and real time in which the program waited for nothing that the machine owed it: a
+busy machine makes no TLE, and one on which a program cannot be run is a BoxFailure.
 """
 
 import signal
@@ -10,22 +11,22 @@ from dataclasses import dataclass
 
 from tinylora.errors import RequestError
 from tinylora.rewards.code.compile import NUM_TRIES
-from tinylora.rewards.code.outputs import Compare, is_same
+from tinylora.rewards.code.outputs import Comparison
 from tinylora.rewards.code.sandbox import (
     ROOT,
     Box,
     BoxFailure,
-    Ended,
+    BoxSetup,
     Mechanism,
     RunLimits,
-    Stage,
+    RunReport,
     open_box,
 )
 from tinylora.rewards.code.toolbox import toolbox
 
 _SLACK_BYTES = 64 << 20  # address space beyond the memory limit: code, libraries, arenas
 _NEARLY_ALL = 0.8  # of the memory was in use when it died: then that is why
-_IDLE = 0.1  # of the CPU limit: who used less until the wall clock struck was waiting, not working
+_MAX_TIMEOUTS = 2  # a program that hangs would else take the time of all tests
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Limits:
 
     Args:
         cpu_s: CPU time of all processes and threads together.
-        wall_s: real time; None: 3 cpu_s + 2 (a backstop against sleeping, not the time limit).
+        wall_s: real time in which the program neither computes nor waits for a processor; None:
+            3 cpu_s + 2.
         memory_mb: resident memory; 64 MB more may be reserved, and held by all processes together.
         output_mb: bytes of output; at least twice the wanted output is allowed.
         processes: processes and threads at once.
@@ -84,30 +86,38 @@ class TestResult:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TestPlan:
     """Tests and the rules by which they are judged."""
 
     tests: Sequence[Test]
     limits: Limits
-    compare: Compare
-    tolerance: float
+    comparison: Comparison
     stops_early: bool
+    __test__ = False
+
+    def is_over(self, results: Sequence[TestResult]) -> bool:
+        """Whether no further test is run: all are, the first failure ends it, or it hangs."""
+        if len(results) == len(self.tests):
+            return True
+        if self.stops_early:
+            return any(result.reason != "AC" for result in results)
+        return sum(result.reason == "TLE" for result in results) >= _MAX_TIMEOUTS
 
 
-def run_tests(program: bytes, trial: Trial, mechanism: Mechanism) -> list[TestResult]:
-    """One result for each test, in order; with `stops_early`, up to the first failure.
+def run_tests(program: bytes, plan: TestPlan, mechanism: Mechanism) -> list[TestResult]:
+    """One result for each test, in order, until the plan is over.
 
     Raises:
-        BoxFailure: the box failed three times.
+        BoxFailure: the machine or the sandbox failed three times.
         SandboxUnavailable: bubblewrap is missing.
     """
-    stage = _stage(program)
+    setup = _setup(program)
     results: list[TestResult] = []
-    num_failures, alone = 0, False
-    while not _is_over(results, trial):
+    num_failures = 0
+    while not plan.is_over(results):
         try:
-            with open_box(stage, mechanism, alone) as box:
-                alone = _run_some(box, trial, results, alone)
+            with open_box(setup, mechanism, alone=num_failures > 0) as box:
+                _run_some(box, plan, results)
         except BoxFailure:
             num_failures += 1
             if num_failures == NUM_TRIES:
@@ -115,63 +125,56 @@ def run_tests(program: bytes, trial: Trial, mechanism: Mechanism) -> list[TestRe
     return results
 
 
-def _run_some(box: Box, trial: Trial, results: list[TestResult], alone: bool) -> bool:
-    """Append results until all are there; whether the next test is better run alone."""
-    while not _is_over(results, trial):
-        test = trial.tests[len(results)]
+def _run_some(box: Box, plan: TestPlan, results: list[TestResult]) -> None:
+    """Append results until the plan is over, or the box has been used: a program that started
+    processes could tell the next test by their numbers which test it is."""
+    num_others = 0
+    while not (plan.is_over(results) or num_others):
+        test = plan.tests[len(results)]
         wanted = as_bytes(test.output)
-        limits = trial.limits.of_run(wanted)
-        ended = box.run(as_bytes(test.input), limits)
-        if not alone and _is_starved(ended, limits):
-            return True
-        results.append(_result(ended, wanted, limits, trial))
-        if alone:
-            break
-    return False
+        limits = plan.limits.of_run(wanted)
+        report = box.run(as_bytes(test.input), limits)
+        result = _result(report, wanted, limits, plan)
+        trouble = "" if result.reason in ("AC", "TLE") else box.trouble()
+        if trouble:
+            raise BoxFailure(trouble)
+        results.append(result)
+        num_others = report.num_others
 
 
-def _is_over(results: list[TestResult], trial: Trial) -> bool:
-    has_failed = bool(results) and results[-1].reason != "AC"
-    return len(results) == len(trial.tests) or (trial.stops_early and has_failed)
-
-
-def _is_starved(ended: Ended, limits: RunLimits) -> bool:
-    return ended.why == "wall" and _IDLE * limits.cpu_s < ended.cpu_s < limits.cpu_s
-
-
-def _result(ended: Ended, wanted: bytes, limits: RunLimits, trial: Trial) -> TestResult:
-    reason, message = _fault(ended, limits, trial.limits.memory_mb << 20)
+def _result(report: RunReport, wanted: bytes, limits: RunLimits, plan: TestPlan) -> TestResult:
+    reason, message = _fault(report, limits, plan.limits.memory_mb << 20)
     if not reason:
-        is_right = is_same(ended.output, wanted, trial.compare, trial.tolerance)
+        is_right = plan.comparison.is_same(report.output, wanted)
         reason = "AC" if is_right else "WA"
-        message = "" if is_right or ended.output.strip() else "no output"
-    return TestResult(reason, message, ended.cpu_s, ended.resident_bytes / (1 << 20))
+        message = "" if is_right or report.output.strip() else "no output"
+    return TestResult(reason, message, report.cpu_s, report.resident_bytes / (1 << 20))
 
 
-def _fault(ended: Ended, limits: RunLimits, memory_bytes: int) -> tuple[str, str]:
+def _fault(report: RunReport, limits: RunLimits, memory_bytes: int) -> tuple[str, str]:
     """Why the output does not matter, or twice nothing."""
-    if ended.why == "wall":
-        return "TLE", f"stopped after {ended.wall_s:.1f} s of wall time"
-    if ended.why == "cpu" or ended.cpu_s > limits.cpu_s:
-        return "TLE", f"{ended.cpu_s:.2f} s of CPU time"
-    if ended.status == -signal.SIGXFSZ or len(ended.output) >= limits.output_bytes:
-        return "OLE", f"{len(ended.output)} bytes of output"
-    if ended.why == "memory":
+    if report.why == "wall":
+        return "TLE", f"it waited: stopped after {report.wall_s:.1f} s of real time"
+    if report.why == "cpu" or report.cpu_s > limits.cpu_s:
+        return "TLE", f"{report.cpu_s:.2f} s of CPU time"
+    if report.status == -signal.SIGXFSZ or len(report.output) >= limits.output_bytes:
+        return "OLE", f"{len(report.output)} bytes of output"
+    if report.why == "memory":
         return "MLE", "all processes together"
-    share = ended.resident_bytes / memory_bytes
-    if share > 1 or (ended.status != 0 and share > _NEARLY_ALL):
-        return "MLE", f"{ended.resident_bytes >> 20} MB"
-    if ended.status < 0:
-        return "RE", f"killed by signal {-ended.status} ({_name(-ended.status)})"
-    return ("RE", f"exit code {ended.status}") if ended.status else ("", "")
+    share = report.resident_bytes / memory_bytes
+    if share > 1 or (report.status != 0 and share > _NEARLY_ALL):
+        return "MLE", f"{report.resident_bytes >> 20} MB"
+    if report.status < 0:
+        return "RE", f"killed by signal {-report.status} ({_name(-report.status)})"
+    return ("RE", f"exit code {report.status}") if report.status else ("", "")
 
 
 def _name(number: int) -> str:
     return signal.strsignal(number) or "unknown"
 
 
-def _stage(program: bytes) -> Stage:
-    return Stage(
+def _setup(program: bytes) -> BoxSetup:
+    return BoxSetup(
         command=(f"{ROOT}/a.out",),
         files={"/a.out": program},
         binds={path: path for path in toolbox().libraries},

@@ -1,31 +1,25 @@
-r"""The program of a worker process: algebra by math-verify, one JSON line in, one or more out.
+r"""The program of a worker process: algebra by math-verify, a question after another.
 
 It runs by its path, in a process of its own, because nothing here can be trusted to end: the
 kernel kills it with SIGPROF after `cpu_s` seconds of processor time on one question, and refuses it
-more than `memory_mb` of address space. It ends when its standard input does, or its parent.
+more than `memory_mb` of address space.
 
 Of math-verify only the LaTeX grammar is used. Its plain-expression grammar calls sympy's
 `parse_expr`, which is `eval`; its own time-outs need SIGALRM and the main thread.
 """
 
-import json
-import os
 import re
-import resource
-import select
-import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+from tinylora.processes import Parent, cpu_limit, limit_memory
 from tinylora.rewards.math.compare import claims_more, equivalent
 from tinylora.rewards.math.latex import ROW
 
-Tell = Callable[..., None]
-
 CACHED_GOLDS = 64
-PARENT_CHECK_S = 5.0
 PRECISION = 2e-6
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 # What the grammar cannot read or reads as something else, and letters that it can.
@@ -37,60 +31,42 @@ _LETTERS_FOR = (
 
 
 def main() -> None:
-    """Answer questions until the input ends."""
-    cpu_s, memory_mb, parent = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    tell = _open_channel()
-    try:
+    """Answer questions until the parent hangs up."""
+    cpu_s, memory_mb = float(sys.argv[3]), int(sys.argv[4])
+    limit_memory(memory_mb)
+    with suppress(ImportError):  # each question tells
         import math_verify  # type: ignore[import-untyped]  # noqa: F401
-    except ImportError as error:
-        tell(broken=f"math-verify cannot be imported ({error})")
-        return
-    tell(ready=True)
-    while (line := _next_line(parent)) is not None:
-        question = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, cpu_s)
-        _answer(question["gold"], question["answer"], tell)
-        signal.setitimer(signal.ITIMER_PROF, 0)
+    parent = Parent()
+    for gold, answer in parent.questions():
+        with cpu_limit(cpu_s):
+            said = _answer(gold, answer, parent.say)
+        parent.say(said)
 
 
-def _open_channel() -> Tell:
-    """Lines to the parent; whatever else prints goes nowhere."""
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
+def _answer(gold: str, answer: str, say: Callable[[str], None]) -> dict[str, Any]:
+    reading = "answer"
 
-    def tell(**event: Any) -> None:
-        channel.write(json.dumps(event) + "\n")
-        channel.flush()
+    def read(what: str) -> None:
+        nonlocal reading
+        reading = what
+        say(what)
 
-    return tell
-
-
-def _next_line(parent: int) -> str | None:
-    """The next line of the input; None once it has ended or the parent is gone."""
-    while not select.select([sys.stdin], [], [], PARENT_CHECK_S)[0]:
-        if os.getppid() != parent:
-            return None
-    return sys.stdin.readline() or None
-
-
-def _answer(gold: str, answer: str, tell: Tell) -> None:
     def symbolic(expected: str, given: str) -> bool | None:
-        tell(reading="gold")
+        read("gold")
         meant = _parse(expected)
-        tell(reading="answer")
+        read("answer")
         if not meant:
             return None
         return not claims_more(expected, given) and _verified(meant, given)
 
     try:
-        tell(equal=equivalent(gold, answer, symbolic))
+        return {"equal": equivalent(gold, answer, symbolic)}
     except (MemoryError, RecursionError):
-        tell(limit=True)
+        return {"limit": reading}
+    except ImportError as error:
+        return {"failed": f"math-verify cannot be imported ({error})"}
     except Exception as error:  # this program classifies failures: the judge's is no verdict
-        tell(failed=type(error).__name__)
+        return {"failed": f"the comparison failed: {type(error).__name__} in the algebra"}
 
 
 @lru_cache(maxsize=CACHED_GOLDS)

@@ -8,21 +8,15 @@ gold-reading worker could not get through is the model's (not equal).
 What this does not do: keep out code. Texts are parsed by a grammar, never evaluated as Python.
 """
 
-import atexit
-import json
 import os
-import selectors
-import signal
-import subprocess
-import sys
 import threading
-import time
-from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tinylora.processes import Child, Children, Ended
 
 PROGRAM = Path(__file__).with_name("symbolic.py")
 CPU_S = 4.0
@@ -30,7 +24,6 @@ WALL_S = 60.0
 MEMORY_MB = 1024
 MAX_WORKERS = 8
 ATTEMPTS = 2
-ENDING_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,66 +32,6 @@ class Judged:
 
     equal: bool | None
     reason: str
-
-
-@dataclass
-class _Job:
-    index: int
-    gold: str
-    answer: str
-    attempts: int = 0
-
-
-class _Worker:
-    """One process, and the question it works on."""
-
-    def __init__(self, cpu_s: float, memory_mb: int) -> None:
-        command = [sys.executable, "-P", str(PROGRAM), str(cpu_s), str(memory_mb), str(os.getpid())]
-        path = os.pathsep.join(folder for folder in sys.path if folder)
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
-        )
-        assert self.process.stdout is not None
-        os.set_blocking(self.process.stdout.fileno(), False)
-        self.job: _Job | None = None
-        self.reading = ""
-        self.deadline = 0.0
-        self.unread = b""
-
-    def ask(self, job: _Job, wall_s: float) -> None:
-        self.job, self.reading = job, ""
-        self.deadline = time.monotonic() + wall_s
-        line = json.dumps({"gold": job.gold, "answer": job.answer}) + "\n"
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # a dead worker: the end of its output tells
-            self.process.stdin.write(line.encode())
-            self.process.stdin.flush()
-
-    def events(self) -> list[dict[str, Any]] | None:
-        """What it has said since the last call; None at its end."""
-        assert self.process.stdout is not None
-        said = self.process.stdout.read()
-        if said == b"":
-            return None
-        *lines, self.unread = (self.unread + (said or b"")).split(b"\n")
-        return [json.loads(line) for line in lines]
-
-    def end(self, at_end_of_output: bool = False) -> int:
-        """Kill it, unless it is ending by itself; its exit status."""
-        if at_end_of_output:
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(ENDING_S)
-        self.process.kill()
-        status = self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            with suppress(BrokenPipeError):
-                pipe.close()
-        return status
 
 
 @dataclass
@@ -116,108 +49,49 @@ class Pool:
     cpu_s: float = CPU_S
     wall_s: float = WALL_S
     memory_mb: int = MEMORY_MB
-    _workers: list[_Worker] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _owner: int = field(default_factory=os.getpid)
+
+    def __post_init__(self) -> None:
+        fixed = {"PYTHONHASHSEED": "0"}  # SymPy goes through sets: the same verdict every time
+        self.workers = Children(
+            Child(PROGRAM, self.cpu_s, self.memory_mb, environment=fixed) for _ in range(self.size)
+        )
 
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[Judged]:
         """Judge (gold, answer) pairs, each within its own limits."""
+        said: dict[int, Judged | Ended] = {}
         with self._lock:
-            if self._owner != os.getpid():  # a fork must not read its parent's pipes
-                self._workers, self._owner = [], os.getpid()
-            return _Round(self, pairs).run()
+            for _ in range(ATTEMPTS):  # a process that died by itself may do better next time
+                left = [i for i in range(len(pairs)) if not isinstance(said.get(i), Judged)]
+                said |= zip(left, self._ask_all([pairs[i] for i in left]), strict=True)
+        return [each if isinstance(each, Judged) else _not_run(each) for each in said.values()]
+
+    def _ask_all(self, pairs: Sequence[tuple[str, str]]) -> list[Judged | Ended]:
+        threads = ThreadPoolExecutor(self.size)
+        try:
+            return list(threads.map(self._ask, pairs))
+        except BaseException:
+            self._kill()  # a worker may be in the middle of a question
+            raise
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def _ask(self, pair: tuple[str, str]) -> Judged | Ended:
+        try:
+            return _judged(self.workers.ask(pair, self.wall_s))
+        except Ended as ended:
+            if ended.by_content and ended.progress in _OVER_LIMIT:
+                return _OVER_LIMIT[ended.progress]
+            return ended
+
+    def _kill(self) -> None:
+        for worker in self.workers.all:
+            worker.kill()
 
     def close(self) -> None:
         """End the workers; the next question starts new ones."""
-        if self._owner == os.getpid():
-            while self._workers:
-                self._workers.pop().end()
-
-
-class _Round:
-    """One call of `Pool.judge`: jobs that wait, workers that work, and what came of it."""
-
-    def __init__(self, pool: Pool, pairs: Sequence[tuple[str, str]]) -> None:
-        self.pool = pool
-        self.waiting = deque(_Job(i, gold, answer) for i, (gold, answer) in enumerate(pairs))
-        self.judged: list[Judged | None] = [None] * len(pairs)
-        self.selector = selectors.DefaultSelector()
-
-    def run(self) -> list[Judged]:
-        try:
-            for worker in list(self.pool._workers):
-                self._watch(worker)
-                self._next(worker)
-            while None in self.judged:
-                self._hire()
-                self._wait()
-        except BaseException:
-            self.pool.close()  # a worker may be in the middle of a question
-            raise
-        finally:
-            self.selector.close()
-        return [judged for judged in self.judged if judged is not None]
-
-    def _hire(self) -> None:
-        while self.waiting and len(self.pool._workers) < self.pool.size:
-            worker = _Worker(self.pool.cpu_s, self.pool.memory_mb)
-            self.pool._workers.append(worker)
-            self._watch(worker)
-            self._next(worker)
-
-    def _watch(self, worker: _Worker) -> None:
-        assert worker.process.stdout is not None
-        self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
-
-    def _next(self, worker: _Worker) -> None:
-        worker.job = None
-        if self.waiting:
-            worker.ask(self.waiting.popleft(), self.pool.wall_s)
-
-    def _wait(self) -> None:
-        busy = [worker.deadline for worker in self.pool._workers if worker.job]
-        timeout = max(0.0, min(busy) - time.monotonic()) if busy else None
-        for ready, _ in self.selector.select(timeout):
-            self._hear(ready.data)
-        for worker in list(self.pool._workers):
-            if worker.job and time.monotonic() > worker.deadline:
-                self._bury(worker, f"no answer within {self.pool.wall_s:g} s on the clock")
-
-    def _hear(self, worker: _Worker) -> None:
-        events = worker.events()
-        if events is None:
-            self._bury(worker)
-            return
-        for event in events:
-            if "broken" in event:
-                self._bury(worker, event["broken"])
-                return
-            worker.reading = event.get("reading", worker.reading)
-            judged = _judged(event, worker.reading)
-            if judged and worker.job:
-                self.judged[worker.job.index] = judged
-                self._next(worker)
-
-    def _bury(self, worker: _Worker, cause: str = "") -> None:
-        """A worker has ended, or has to: settle its question or ask it again elsewhere."""
-        assert worker.process.stdout is not None
-        self.selector.unregister(worker.process.stdout)
-        self.pool._workers.remove(worker)
-        status, job = worker.end(at_end_of_output=not cause), worker.job
-        if job is None:
-            return
-        if not cause and -status in _CONTENT_SIGNALS and worker.reading:
-            self.judged[job.index] = _over_limit(worker.reading)
-            return
-        job.attempts += 1
-        if job.attempts < ATTEMPTS:
-            self.waiting.append(job)
-            return
-        cause = cause or f"its process ended with status {status}"
-        self.judged[job.index] = Judged(None, f"the comparison could not be run: {cause}")
-
-
-_CONTENT_SIGNALS = (signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE)
+        for worker in self.workers.all:
+            worker.close()
 
 
 _JUDGED = {
@@ -225,24 +99,25 @@ _JUDGED = {
     False: Judged(False, "not equal"),
     None: Judged(None, "the gold answer cannot be read"),
 }
+_OVER_LIMIT = {  # by what the worker was reading
+    "gold": Judged(None, "the gold answer cannot be read within the limits"),
+    "answer": Judged(False, "limit: the answer cannot be compared within the limits"),
+}
 
 
-def _judged(event: dict[str, Any], reading: str) -> Judged | None:
-    if "equal" in event:
-        return _JUDGED[event["equal"]]
-    if "failed" in event:
-        return Judged(None, f"the comparison failed: {event['failed']} in the algebra")
-    return _over_limit(reading) if "limit" in event else None
+def _judged(said: dict[str, Any]) -> Judged:
+    if "equal" in said:
+        return _JUDGED[said["equal"]]
+    if "limit" in said:
+        return _OVER_LIMIT[said["limit"]]
+    return Judged(None, said["failed"])
 
 
-def _over_limit(reading: str) -> Judged:
-    if reading == "gold":
-        return Judged(None, "the gold answer cannot be read within the limits")
-    return Judged(False, "limit: the answer cannot be compared within the limits")
+def _not_run(cause: object) -> Judged:
+    return Judged(None, f"the comparison could not be run: {cause}")
 
 
 _pool = Pool()
-atexit.register(_pool.close)
 
 
 def judge(pairs: Sequence[tuple[str, str]]) -> list[Judged]:

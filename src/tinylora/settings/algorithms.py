@@ -1,0 +1,198 @@
+"""How parameters are trained: a class of settings for each algorithm, which has only what it reads.
+
+On the command line and in recipes these settings are flat, beside `algorithm`, which picks the
+class. A setting of another algorithm is refused, because the chosen class does not have it.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tinylora.settings.base import OrNone, Settings
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Batch(Settings):
+    """What every algorithm reads: how many problems a step has."""
+
+    prompts_per_step: int = Field(default=32, ge=1, description="problems in a step")
+
+
+class Passes(Batch):
+    """How the model runs forward and backward."""
+
+    micro_batch_tokens: Annotated[int | None, OrNone] = Field(
+        default=None,
+        ge=1,
+        description="tokens in one forward and backward pass (none: 2048 on a CPU, else 16384)",
+    )
+    activation_checkpointing: bool = Field(
+        default=False,
+        description="run blocks again in the backward pass instead of keeping their activations: "
+        "less memory, a third more time",
+    )
+    precision: Precision = Field(
+        default="fp32",
+        description="precision in which parameters are trained: below fp32 they are rounded after "
+        "every step, as figure 4 compares",
+    )
+
+
+class Adam(Passes):
+    """Steps by Adam."""
+
+    learning_rate: Annotated[float | None, OrNone] = Field(
+        default=None,
+        gt=0,
+        description="Adam's step size (none: depends on --method; 5e-2 for tinylora on pocket, "
+        "2e-4 on other models, the top of the paper's sweep)",
+    )
+    warmup_steps: int = Field(
+        default=5, ge=0, description="steps over which the learning rate rises from zero"
+    )
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        default="cosine", description="how the learning rate falls after the warm-up"
+    )
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1, description="Adam's decay of the mean")
+    adam_beta2: float = Field(default=0.95, ge=0, lt=1, description="Adam's decay of the square")
+    max_grad_norm: float = Field(
+        default=1.0, gt=0, description="the gradient is clipped to this norm"
+    )
+
+    @property
+    def rate(self) -> float:
+        """The learning rate; a `TrainConfig` fills in the default of its model and method."""
+        assert self.learning_rate is not None
+        return self.learning_rate
+
+
+class Sampled(Settings):
+    """Groups of completions sampled from the policy, and how far they may be from it."""
+
+    samples_per_prompt: int = Field(
+        default=8,
+        ge=2,
+        description="completions of each problem; their mean reward is the baseline",
+    )
+    kl_coef: float = Field(default=0.0, ge=0, description="weight of the KL to the base model")
+    importance_cap: Annotated[float | None, OrNone] = Field(
+        default=2.0,
+        gt=0,
+        description="upper bound on the importance weight pi_trainer / pi_engine (none: no "
+        "correction)",
+    )
+    rollout_tolerance: Annotated[float | None, OrNone] = Field(
+        default=None,
+        gt=0,
+        description="mean difference between the engine's log-probabilities and the trainer's at "
+        "which a run stops (none: 0.01 in fp32, 0.1 in half precision)",
+    )
+    num_iterations: int = Field(
+        default=1, ge=1, description="optimiser passes over each batch of rollouts"
+    )
+
+
+class Grpo(Adam, Sampled):
+    """GRPO, the paper's algorithm."""
+
+    normalize_std: bool = Field(
+        default=True, description="divide advantages by the standard deviation of their group"
+    )
+    clip_low: float = Field(
+        default=0.2, ge=0, lt=1, description="the importance ratio is clipped at 1 - this"
+    )
+    clip_high: float = Field(
+        default=0.2, ge=0, description="the importance ratio is clipped at 1 + this"
+    )
+    normalizer: Literal["token", "sequence", "constant"] = Field(
+        default="constant",
+        description="what divides the loss: tokens, completions (each alike), or the budget",
+    )
+
+
+class Npg(Passes, Sampled):
+    """The natural policy gradient: steps in nats of the policy, and no learning rate."""
+
+    step_kl: float = Field(
+        default=0.1, gt=0, description="KL that a step may cost, in nats of a whole completion"
+    )
+    damping: float = Field(
+        default=0.05,
+        ge=0,
+        description="how much of the size of dW is added to the Fisher matrix, as a share of its "
+        "mean eigenvalue",
+    )
+    momentum: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="what a step keeps of the earlier steps' gradient and Fisher matrix",
+    )
+    snr: Annotated[float | None, OrNone] = Field(
+        default=None,
+        gt=0,
+        description="sample more for a step until its signal-to-noise ratio is this (none: never)",
+    )
+    max_draws: int = Field(
+        default=4, ge=2, description="with snr: how many times a step samples, at most"
+    )
+
+    @model_validator(mode="after")
+    def _draws_by_signal(self) -> Self:
+        if "max_draws" in self.model_fields_set and self.snr is None:
+            raise ValueError(
+                f"max_draws = {self.max_draws} without snr, so every step samples once. Set snr, "
+                "or leave max_draws out."
+            )
+        return self
+
+
+class Sft(Adam):
+    """Supervised fine-tuning on solutions."""
+
+    references: Literal["task", "own"] = Field(
+        default="task",
+        description="what SFT learns: the task's solutions, or the base model's own right samples",
+    )
+    samples_per_prompt: int = Field(
+        default=8, ge=2, description="own: samples of the base model for each problem"
+    )
+
+    @model_validator(mode="after")
+    def _samples_only_its_own(self) -> Self:
+        if "samples_per_prompt" in self.model_fields_set and self.references == "task":
+            raise ValueError(
+                f"samples_per_prompt = {self.samples_per_prompt} with references = task, which "
+                "samples nothing. Leave it out, or use references = own."
+            )
+        return self
+
+
+class Search(Batch):
+    """Candidates drawn at random, and scored by forward passes alone."""
+
+    population: Annotated[int | None, OrNone] = Field(
+        default=None, ge=2, description="candidates in a step (none: 4 + 3 ln n)"
+    )
+    sigma: float = Field(default=0.5, gt=0, description="spread of the first candidates")
+
+
+class CmaEs(Search):
+    """CMA-ES."""
+
+    restarts: int = Field(default=0, ge=0, description="restarts with twice the population")
+
+
+class RandomSearch(Search):
+    """The best of many draws: a control for every optimiser."""
+
+
+Algorithm = Grpo | Npg | Sft | CmaEs | RandomSearch
+ALGORITHMS: dict[str, type[Algorithm]] = {
+    "grpo": Grpo,
+    "npg": Npg,
+    "sft": Sft,
+    "cma-es": CmaEs,
+    "random-search": RandomSearch,
+}

@@ -1,0 +1,137 @@
+"""What `tinylora eval` measures, under the names that a run's settings have."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tinylora.settings.base import OrNone
+from tinylora.settings.recipe import recorded
+from tinylora.settings.task import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig
+
+BASE = "base"  # in place of an adapter: the model without one
+ADAPTER_HELP = "an adapter file, a run folder, a hub id, or an adapter's text (tl1:...)"
+Quantize = Literal["none", "nf4", "int8"]
+
+
+class EvalConfig(TaskConfig):
+    """Which model and adapter are measured, on what, and how."""
+
+    model: Annotated[str | None, OrNone] = Field(
+        default=None,
+        description="pocket, a local folder, or a hub id (none: the run's or the adapter's, else "
+        "pocket)",
+    )
+    adapter: Annotated[str | None, OrNone] = Field(
+        default=None, description=f"{ADAPTER_HELP} (none: the base model)", title="ADAPTER"
+    )
+    compare: Annotated[str | None, OrNone] = Field(
+        default=None,
+        description="the adapter to test against on the same problems, or base; without "
+        "--adapter: two adapters, or one against the base model (none: nothing)",
+        title="ADAPTER",
+    )
+    task: str = Field(default="pocket", description=TASK_HELP)
+    split: Literal["train", "test"] = Field(
+        default="test", description="which problems of the task"
+    )
+    eval_problems: int = Field(default=512, ge=1, description="problems, from the first")
+    eval_samples: int = Field(
+        default=4,
+        ge=1,
+        description="answers to each problem for the sampled figures: k of mean@k, pass@k and "
+        "majority@k",
+    )
+    temperature: float = Field(
+        default=1.0, gt=0, description="of the sampled answers; greedy ones are always measured"
+    )
+    max_new_tokens: Annotated[int | None, OrNone] = Field(
+        default=None,
+        ge=1,
+        description="completion budget in tokens (none: the run's or the task's)",
+    )
+    seed: int = Field(default=0, ge=0, description="of the samples and of the random controls")
+    controls: bool = Field(
+        default=False,
+        description="also measure the base model, the zero adapter and ten random v of the same "
+        "norm",
+    )
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="precision of the base model (auto: fp32 on a CPU, bf16 on a GPU)",
+    )
+    quantize: Quantize | None = Field(
+        default=None,
+        description="how the base model is quantised (default: as the run's or the adapter's was)",
+    )
+    device: str = Field(
+        default="auto", description="where the model runs: auto, cpu, cuda, cuda:1, ..."
+    )
+    force: bool = Field(
+        default=False,
+        description="load an adapter onto a base model different from its own: it then acts on "
+        "other singular vectors than it was trained for",
+    )
+    json_file: Annotated[str | None, OrNone] = Field(
+        default=None,
+        description="also write all figures, and every answer with its verdict, to this file "
+        "(none: no file)",
+        title="FILE",
+    )
+
+    @property
+    def adapters(self) -> list[str]:
+        """The adapters that are measured, without the base model."""
+        return [name for name in (self.adapter, self.compare) if name not in (None, BASE)]
+
+    @model_validator(mode="after")
+    def _controls_an_adapter(self) -> Self:
+        if self.controls and self.adapter in (None, BASE):
+            raise ValueError(
+                "controls = true compares an adapter with the zero adapter and random ones, but "
+                "no adapter was given. Name it with --adapter."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Self:
+        path = Path(self.json_file or "figures.json")
+        if not path.parent.is_dir():
+            raise ValueError(f"json = {path}, but there is no folder {path.parent}. Make it first.")
+        if path.is_dir():
+            raise ValueError(f"json = {path} is a folder. Name a file in it.")
+        return self
+
+
+RECORDED = (  # what is as it was in the run, whatever the task
+    "model", "task", "eval_problems", "eval_samples", "temperature", "max_new_tokens", "seed",
+    "dtype", "quantize",
+)  # fmt: skip
+TRUSTED = ("unsafe_no_sandbox",)  # asked for anew each time: a run folder may be somebody else's
+
+
+def eval_config(given: Mapping[str, Any]) -> EvalConfig:
+    """The request; what was not given is as in the run that the adapters belong to, if any.
+
+    How the task is read and graded is as it was only for the run's own task.
+    """
+    run = recorded_run([given.get("adapter"), given.get("compare")])
+    names = {*RECORDED, *CHAT_FIELDS}
+    if given.get("task") in (None, run.get("task")):
+        names |= TASK_FIELDS.keys() - {*TRUSTED}
+    return EvalConfig(**{**{name: run[name] for name in run if name in names}, **given})
+
+
+def recorded_run(adapters: Sequence[str | None]) -> dict[str, Any]:
+    """The settings of the first of these adapters that belongs to a run; else none."""
+    recipes = [os.path.join(run_folder(name), "config.yaml") for name in adapters if name]
+    return next((recorded(recipe) for recipe in recipes if os.path.isfile(recipe)), {})
+
+
+def run_folder(adapter: str) -> str:
+    """The run of an adapter: its folder, or that of a file in it or in its `best/`."""
+    # by os.path: an adapter's text is not a path, and may be too long for one
+    folder = os.path.normpath(os.path.dirname(adapter) if os.path.isfile(adapter) else adapter)
+    return os.path.dirname(folder) if os.path.basename(folder) == "best" else folder

@@ -1,0 +1,116 @@
+"""The run itself: what is trained on what, for how long, where, and what it leaves behind."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tinylora.settings.base import OrNone, Settings
+from tinylora.settings.task import TASK_HELP
+
+IN_PYTHON = "python:"  # before the name of a task or a model that was given as an object
+
+
+class RunSettings(Settings):
+    """What is trained on what, and for how long."""
+
+    model: str = Field(
+        default="pocket", description="pocket, smollm2, a local folder, a GGUF file, or a hub id"
+    )
+    task: str = Field(default="pocket", description=TASK_HELP)
+    method: Literal["tinylora", "lora", "lora-xs", "vera", "bias-only", "full"] = Field(
+        default="tinylora", description="what is trained"
+    )
+    algorithm: Literal["grpo", "npg", "sft", "cma-es", "random-search"] = Field(
+        default="grpo",
+        description="how it is trained: by rewards, on reference solutions, or without gradients",
+    )
+    params: Annotated[int | None, OrNone] = Field(
+        default=None,
+        ge=1,
+        description="how many parameters to train in all: picks u and num_groups (none: as these "
+        "are)",
+    )
+    seed: int = Field(default=0, ge=0, description="the seed of the run and of the projections P")
+    steps: int = Field(default=60, ge=1, description="how many training steps")
+    max_minutes: Annotated[float | None, OrNone] = Field(
+        default=None, gt=0, description="stop training after so many minutes (none: no limit)"
+    )
+    no_signal_steps: int = Field(
+        default=10,
+        ge=1,
+        description="steps in a row without a group whose rewards differ that are too many: "
+        "nothing is learned any more",
+    )
+    on_no_signal: Literal["stop", "warn"] = Field(
+        default="stop", description="then: stop with the last good numbers, or only warn"
+    )
+
+
+class ModelSettings(Settings):
+    """How the base model is loaded, and where it runs."""
+
+    quantize: Literal["none", "nf4", "int8"] = Field(
+        default="none",
+        description="how the base model is quantised while it is loaded (nf4 with double "
+        "quantisation, int8: LLM.int8; v stays fp32)",
+    )
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="precision of the base model (auto: fp32 on a CPU, bf16 on a GPU)",
+    )
+    device: str = Field(
+        default="auto", description="where the model runs: auto, cpu, cuda, cuda:1, ..."
+    )
+    fsdp: bool = Field(
+        default=False,
+        description="split the base model's blocks over the processes (FSDP2), for a model that "
+        "one device cannot hold",
+    )
+
+
+class SamplingSettings(Settings):
+    """How completions are drawn, in training and in the evaluation."""
+
+    rollout: str = Field(
+        default="transformers",
+        description="the engine that samples: transformers, vllm (in this process), or addresses "
+        "of vLLM servers, http://HOST:PORT[,...]",
+    )
+    temperature: float = Field(
+        default=1.0, gt=0, description="sampling temperature of rollouts and sampled accuracy"
+    )
+    max_new_tokens: Annotated[int | None, OrNone] = Field(
+        default=None, ge=1, description="completion budget in tokens (none: the task's)"
+    )
+
+
+class OutputSettings(Settings):
+    """What is measured, and what is kept."""
+
+    eval_problems: int = Field(
+        default=512, ge=1, description="test problems before and after training"
+    )
+    eval_samples: int = Field(
+        default=4, ge=1, description="answers to each test problem for the sampled accuracy"
+    )
+    eval_every: Annotated[int | None, OrNone] = Field(
+        default=None,
+        ge=1,
+        description="measure greedy accuracy on validation problems every N steps, and keep the "
+        "best adapter beside the last (none: off)",
+    )
+    validation_problems: int = Field(
+        default=256,
+        ge=1,
+        description="training problems that are held out for that (one in five at most)",
+    )
+    checkpoint_every: int = Field(default=10, ge=1, description="steps between two checkpoints")
+    store: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="precision in which the adapter file holds its numbers"
+    )
+    output: Annotated[str | None, OrNone] = Field(
+        default=None, description="the run folder (none: a new one under runs/)"
+    )
+    track: Annotated[Literal["tensorboard", "wandb", "trackio"] | None, OrNone] = Field(
+        default=None, description="also send the metrics to a tracker (none: metrics.jsonl alone)"
+    )
