@@ -15,7 +15,7 @@ from tinylora.errors import RequestError
 from tinylora.models import load_skeleton
 from tinylora.pocket import model_folder
 
-PARTS = {1: "norms or biases", 2: "linear maps"}
+PARTS = {1: "norms or biases", 2: "linear layers"}
 
 
 def saved(path, model, **settings):
@@ -114,7 +114,7 @@ def test_rounded_weights_are_another_base_and_are_recognised(tmp_path, there, he
 
     path = saved(tmp_path / "a.safetensors", base(there))
     said = refusal(base(here), path)
-    assert "the embeddings, linear maps and norms or biases differ" in said
+    assert "the embeddings, linear layers and norms or biases differ" in said
     assert cause in said
     assert cure in said
 
@@ -124,7 +124,7 @@ def test_bf16_weights_that_were_rounded_to_fp16_are_recognised(tmp_path):
     model.model.layers[0].mlp.up_proj.weight.data *= 1e-6  # below what fp16 holds
     path = saved(tmp_path / "a.safetensors", model)
     said = refusal(model.half(), path)
-    assert "the linear maps differ" in said
+    assert "the linear layers differ" in said
     assert "rounded to fp16. Load the base with dtype=torch.bfloat16 (--dtype bf16)" in said
 
 
@@ -139,7 +139,7 @@ def test_a_light_fine_tune_is_another_base(tmp_path, dtype):
 
     base = model_of(dtype=dtype)
     said = refusal(changed(base, fine_tune), saved(tmp_path / "a.safetensors", base))
-    assert "the linear maps differ. Likely a fine-tuned version" in said
+    assert "the linear layers differ. Likely a fine-tuned version" in said
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_light_fine_tune_is_another_base(tmp_path, dtype):
         (lambda m: m.model.embed_tokens.weight[7].mul_(1.5), "embeddings", "tokens were added"),
         (lambda m: m.resize_token_embeddings(48), "embeddings", "tokens were added"),
         (lambda m: m.model.norm.weight[3].add_(1e-6), "norms or biases", "they alone were fine"),
-        (lambda m: m.model.layers.__delitem__(1), "linear maps and norms or", "another model"),
+        (lambda m: m.model.layers.__delitem__(1), "linear layers and norms or", "another model"),
     ],
 )
 def test_a_changed_base_is_refused_with_what_differs_and_why(tmp_path, change, what, cause):

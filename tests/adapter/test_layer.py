@@ -10,6 +10,7 @@ from tinylora.adapter import AdapterConfig, attach, load
 from tinylora.adapter.factors import projections
 from tinylora.adapter.svd import truncated_svd
 from tinylora.errors import RequestError
+from tinylora.policy import Policy
 
 VARIANTS = {
     "paper": {},
@@ -299,3 +300,36 @@ def test_exactly_n_tie_modules_share_and_the_last_group_has_the_rest(tmp_path):
         loaded = load(model_of(), source)
         assert (loaded.config.n_tie, loaded.config.num_groups) == (4, None)
         assert torch.equal(loaded.v, adapter.v)
+
+
+def test_the_adapter_is_a_policy(tmp_path):
+    """Reference, rollout, state and files, as the loop and the engines ask for them."""
+    model, ids = model_of(), tokens()
+    base = logits(model, ids)
+    policy: Policy = attach(model, config_of())
+    policy.v.data.copy_(values_like(policy.v))
+    trained = logits(model, ids)
+    with policy.reference():
+        assert torch.equal(logits(model, ids), base)
+    with policy.rollout() as report:  # folded: plain fp32 weights
+        assert report is None
+        assert torch.allclose(logits(model, ids), trained, rtol=0, atol=1e-5)
+        assert not torch.equal(logits(model, ids), trained)
+    assert policy.metrics() == {
+        "v_norm": float(policy.v.detach().norm()),
+        "delta_rms": policy.delta_rms(),
+    }
+    policy.write_lora(tmp_path / "lora")
+    assert {file.name for file in (tmp_path / "lora").iterdir()} == {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+    }
+    assert policy.save(tmp_path, "bf16") == (tmp_path / "adapter.safetensors").stat().st_size
+
+
+def test_rollouts_over_half_precision_run_the_hooks():
+    adapter = attach(model_of(dtype=torch.bfloat16), config_of())
+    adapter.set_values(values_like(adapter.v))
+    expected = logits(adapter.model, tokens())
+    with adapter.rollout():
+        assert torch.equal(logits(adapter.model, tokens()), expected)

@@ -111,7 +111,7 @@ def one_embedding(model):
 @pytest.mark.parametrize(
     ("change", "differing"),
     [
-        (one_code, "linear maps"),
+        (one_code, "linear layers"),
         (one_scale, "scales"),
         (one_bias, "norms or biases"),
         (one_norm, "norms or biases"),
@@ -187,7 +187,7 @@ def test_a_light_fine_tune_is_refused_once_it_is_quantised(files, tmp_path):
     plain.model.save_pretrained(tmp_path)
     plain.tokenizer.save_pretrained(tmp_path)
     tuned = load_model(str(tmp_path), "fp32", "cpu", "nf4").model
-    with pytest.raises(RequestError, match=r"the linear maps differ.*Likely a fine-tuned version"):
+    with pytest.raises(RequestError, match=r"linear layers differ.*Likely a fine-tuned version"):
         load(tuned, files / "nf4")
 
 
@@ -218,7 +218,7 @@ def test_codes_that_are_buffers_count():
     assert before.startswith("test_quantized_fingerprint-Packed:")
     other = copy.deepcopy(model)
     other["q"].qweight[0] += 1  # which fp32 would not show
-    assert compare(before, take(other)).what == "the linear maps differ"
+    assert compare(before, take(other)).what == "the linear layers differ"
     other = copy.deepcopy(model)
     other["q"].scales *= 1.01
     assert compare(before, take(other)).what == "the scales differ"
@@ -245,4 +245,4 @@ def test_tensor_subclasses_keep_codes_inside():
         weight._scale *= 1.01
         assert compare(before, take(model)).what == "the scales differ"
         weight._data[0, 0] += 1
-    assert compare(before, take(model)).what == "the linear maps differ"
+    assert compare(before, take(model)).what == "the linear layers differ"

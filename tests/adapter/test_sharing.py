@@ -2,7 +2,14 @@
 
 import pytest
 
-from tinylora.adapter.sharing import assign_groups, budget, groups_of, module_types, table
+from tinylora.adapter.sharing import (
+    assign_groups,
+    budget,
+    groups_of,
+    module_types,
+    sharing_note,
+    table,
+)
 from tinylora.errors import RequestError
 from tinylora.settings import AdapterConfig
 
@@ -76,6 +83,8 @@ def test_the_settings_choose_between_the_two():
 
 def test_the_default_fits_a_model_with_fewer_modules():
     assert groups_of(MODULES, AdapterConfig()) == [[name] for name in MODULES]
+    assert "13 groups, but only 12 modules" in sharing_note(AdapterConfig(), 12)
+    assert sharing_note(AdapterConfig(), 13) == sharing_note(AdapterConfig(num_groups=13), 12) == ""
     assert len(groups_of([f"m.{i}" for i in range(13)], AdapterConfig())) == 13
     with pytest.raises(RequestError, match="num_groups = 13, but only 12 modules matched"):
         groups_of(MODULES, AdapterConfig(num_groups=13))

@@ -193,7 +193,7 @@ def test_a_model_without_its_modules_is_refused(tmp_path: Path) -> None:
 def test_a_model_of_another_size_is_refused(tmp_path: Path) -> None:
     checkpoint("qwen2", tmp_path)
     sizes = model_of().config.to_dict() | {"hidden_size": 16, "intermediate_size": 24}
-    sentence = r"q_proj as a \(32, 32\) matrix, but this model's is \(16, 16\).*by --model"
+    sentence = r"q_proj as a \(32, 32\) matrix, but this model's is \(16, 16\).*with --model"
     refused(sentence, tmp_path, Qwen2ForCausalLM(Qwen2Config(**sizes)))
 
 
@@ -239,4 +239,4 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"half a file")
     refused("cannot be read as safetensors", tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
-    refused("is no configuration of PEFT's TinyLoRA", tmp_path)
+    refused("is not a configuration of PEFT's TinyLoRA", tmp_path)

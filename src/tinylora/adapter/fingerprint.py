@@ -3,11 +3,11 @@
 Every tensor of a plain base (parameters and the buffers that are saved with them) is sampled at a
 fixed stride and upcast exactly, so that device, wrappers and an exact upcast do not matter. A
 fingerprint is a kind, a colon and hex digits; here `plain:` and 36 of them. They are SHA-256, cut
-to 4 bytes each, of the embeddings, of the linear maps, and of norms and biases; then to 3 bytes
-each, of the linear maps rounded to bf16 and to fp16, by which a base that was rounded is told from
-one that was trained.
+to 4 bytes each, of the embeddings, of the linear layers, and of norms and biases; then to 3 bytes
+each, of the linear layers rounded to bf16 and to fp16, by which a base that was rounded is told
+from one that was trained.
 
-A quantised base has its scheme in place of `plain`, its codes among the linear maps, and in place
+A quantised base has its scheme in place of `plain`, its codes among the linear layers, and in place
 of the two roundings a sketch of what its layers compute (`quantized.py`).
 
 What it does **not** cover: elements outside the sample (at most `NUM_SAMPLED` a tensor are in it;
@@ -31,23 +31,22 @@ from tinylora.adapter.quantized import codes, is_near, quantized_layers, scheme,
 from tinylora.pocket import model_folder
 
 NUM_SAMPLED = 4096
-PARTS = ("embeddings", "linear maps", "norms or biases")
+PARTS = ("embeddings", "linear layers", "norms or biases")
 ROUNDED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}  # of torch
-WIDTHS = (8, 8, 8, 6, 6)  # hex digits of the three parts and the two roundings
-SKETCH = sum(WIDTHS[: len(PARTS)])  # where the sketch of a quantised base begins
+PART_DIGITS, ROUNDING_DIGITS = 8, 6  # hex digits of each of the three parts and two roundings
 
 AS_BEFORE = "Load the base as it was."
 CAUSES = {  # where one part alone differs
     "embeddings": ("Likely tokens were added, or the embeddings were retrained.", AS_BEFORE),
     "norms or biases": ("Likely they alone were fine-tuned.", AS_BEFORE),
-    "linear maps": (
+    "linear layers": (
         "Likely a fine-tuned version, or one with another adapter merged into it.",
         "Load the model that it was made from.",
     ),
 }
 QUANTIZED_CAUSES = {
-    "linear maps": (
+    "linear layers": (
         "Likely a fine-tuned version, or the same weights rounded before they were quantised.",
         "Load the model that it was made from, in the precision of the run (--dtype).",
     ),
@@ -58,6 +57,33 @@ ELSE = (
     "Likely another model, another revision of it, or a fine-tuned version.",
     "Load the model that the adapter was trained on.",
 )
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A fingerprint's text, taken apart."""
+
+    kind: str
+    parts: dict[str, str]  # of PARTS
+    rest: str  # the two roundings of a plain base, the sketch of a quantised one
+
+    @classmethod
+    def parse(cls, text: str) -> "Fingerprint":
+        kind, _, digits = text.partition(":")
+        starts = range(0, PART_DIGITS * len(PARTS), PART_DIGITS)
+        hashes = [digits[start : start + PART_DIGITS] for start in starts]
+        return cls(kind, dict(zip(PARTS, hashes, strict=True)), digits[PART_DIGITS * len(PARTS) :])
+
+    @property
+    def exact(self) -> str:
+        """Of the linear layers as they are, to compare with `rounded`."""
+        return self.parts["linear layers"][:ROUNDING_DIGITS]
+
+    @property
+    def rounded(self) -> dict[str, str]:
+        """Of the linear layers of a plain base in each of the precisions of ROUNDED."""
+        halves = self.rest[:ROUNDING_DIGITS], self.rest[ROUNDING_DIGITS:]
+        return dict(zip(ROUNDED, halves, strict=True))
 
 
 @dataclass(frozen=True)
@@ -81,9 +107,9 @@ def take(model: nn.Module) -> str:
     samples = _samples(model, layers)
     if layers:
         return f"{scheme(layers)}:{_hashes([*samples, *_codes(layers)])}{sketch(layers)}"
-    maps = [s for s in samples if s.part == "linear maps"]
+    maps = [s for s in samples if s.part == "linear layers"]
     roundings = [_hash([_rounded(s, dtype) for s in maps]) for dtype in ROUNDED.values()]
-    return f"plain:{_hashes(samples)}{''.join(h[: WIDTHS[-1]] for h in roundings)}"
+    return f"plain:{_hashes(samples)}{''.join(h[:ROUNDING_DIGITS] for h in roundings)}"
 
 
 def compare(there: str, here: str) -> Mismatch | None:
@@ -95,34 +121,32 @@ def compare(there: str, here: str) -> Mismatch | None:
     """
     if not there or not here or there == here:
         return None
-    kinds = [text.partition(":")[0] for text in (there, here)]
-    if kinds[0] != kinds[1]:
-        named = ["not quantised" if kind == "plain" else f"quantised ({kind})" for kind in kinds]
-        way = f" (--quantize {QUANTIZE[kinds[0]]})" if kinds[0] in QUANTIZE else ""
-        return Mismatch(
-            f"its base was {named[0]}, and this one is {named[1]}",
-            "The weights that a model computes with depend on how it was quantised.",
-            f"Load the base as it was{way}.",
-        )
-    file, model = (_parse(text) for text in (there, here))
-    differing = [part for part in PARTS if file[part] != model[part]]
-    if kinds[0] != "plain":
-        return _compare_quantized(there, here, differing)
+    file, model = Fingerprint.parse(there), Fingerprint.parse(here)
+    if file.kind != model.kind:
+        return _other_kind(file.kind, model.kind)
+    differing = [part for part in PARTS if file.parts[part] != model.parts[part]]
+    if file.kind == "plain":
+        causes = CAUSES
+        said = _rounding(file, model) if "linear layers" in differing else None
+    else:
+        causes, said = CAUSES | QUANTIZED_CAUSES, None
+        if not differing and not is_near(file.rest, model.rest):
+            differing = ["scales"]
     if not differing:
         return None
-    return Mismatch(f"the {_listed(differing)} differ", *_cause(file, model, differing))
+    likely = causes.get(differing[0], ELSE) if len(differing) == 1 else ELSE
+    return Mismatch(f"the {_listed(differing)} differ", *(said or likely))
 
 
 def described(text: str) -> str:
     """A fingerprint in words."""
     if not text:
         return "not taken"
-    parts = _parse(text)
-    hashes = ", ".join(f"{part} {parts[part]}" for part in PARTS)
-    kind = text.partition(":")[0]
-    if kind != "plain":
-        return f"quantised weights ({kind}); {hashes}"
-    exact = [name for name in ROUNDED if parts[name] == parts["linear maps"][: WIDTHS[-1]]]
+    taken = Fingerprint.parse(text)
+    hashes = ", ".join(f"{part} {digits}" for part, digits in taken.parts.items())
+    if taken.kind != "plain":
+        return f"quantised weights ({taken.kind}); {hashes}"
+    exact = [name for name, digits in taken.rounded.items() if digits == taken.exact]
     return f"plain weights, exact in {' and in '.join(exact) or 'fp32'}; {hashes}"
 
 
@@ -160,26 +184,28 @@ def _is_whole(parameter: nn.Parameter, is_quantized: bool) -> bool:
     return type(parameter.data) is Tensor and parameter.dtype in PLAIN_DTYPES
 
 
-def _compare_quantized(there: str, here: str, differing: list[str]) -> Mismatch | None:
-    start = len(there.partition(":")[0]) + 1 + SKETCH
-    if not differing and is_near(there[start:], here[start:]):
-        return None
-    differing = differing or ["scales"]
-    said = {**CAUSES, **QUANTIZED_CAUSES}.get(differing[0], ELSE) if len(differing) == 1 else ELSE
-    return Mismatch(f"the {_listed(differing)} differ", *said)
+def _other_kind(there: str, here: str) -> Mismatch:
+    named = [
+        "not quantised" if kind == "plain" else f"quantised ({kind})" for kind in (there, here)
+    ]
+    way = f" (--quantize {QUANTIZE[there]})" if there in QUANTIZE else ""
+    return Mismatch(
+        f"its base was {named[0]}, and this one is {named[1]}",
+        "The weights that a model computes with depend on how it was quantised.",
+        f"Load the base as it was{way}.",
+    )
 
 
 def _codes(layers: Mapping[str, nn.Module]) -> list[_Sample]:
     return [
-        _Sample(f"{name}.{i}", "linear maps", tuple(part.shape), _strided(part))
+        _Sample(f"{name}.{i}", "linear layers", tuple(part.shape), _strided(part))
         for name, layer in layers.items()
         for i, part in enumerate(codes(layer))
     ]
 
 
 def _hashes(samples: list[_Sample]) -> str:
-    hashes = [_hash([s for s in samples if s.part == part]) for part in PARTS]
-    return "".join(h[:width] for h, width in zip(hashes, WIDTHS, strict=False))
+    return "".join(_hash([s for s in samples if s.part == part])[:PART_DIGITS] for part in PARTS)
 
 
 def _samples(model: nn.Module, quantized: Mapping[str, nn.Module]) -> list[_Sample]:
@@ -235,7 +261,7 @@ def _embeddings(model: nn.Module) -> set[str]:
 def _part(tensor: Tensor, is_embedding: bool) -> str:
     if tensor.dim() < 2:
         return "norms or biases"
-    return "embeddings" if is_embedding else "linear maps"
+    return "embeddings" if is_embedding else "linear layers"
 
 
 def _strided(tensor: Tensor) -> Tensor:
@@ -263,36 +289,19 @@ def _hash(samples: Iterable[_Sample]) -> str:
     return total.hexdigest()
 
 
-def _parse(text: str) -> dict[str, str]:
-    """The hashes of a plain fingerprint, by part and by rounding."""
-    digits, start, parts = text.partition(":")[2], 0, {}
-    for name, width in zip((*PARTS, *ROUNDED), WIDTHS, strict=True):
-        parts[name] = digits[start : start + width]
-        start += width
-    return parts
-
-
-def _cause(file: dict[str, str], model: dict[str, str], differing: list[str]) -> tuple[str, str]:
-    """The likely cause of a difference, and the cure."""
-    if "linear maps" in differing and (said := _rounding(file, model)):
-        return said
-    return CAUSES.get(differing[0], ELSE) if len(differing) == 1 else ELSE
-
-
-def _rounding(file: dict[str, str], model: dict[str, str]) -> tuple[str, str] | None:
-    """Cause and cure where the linear maps are the same but for their precision.
+def _rounding(file: Fingerprint, model: Fingerprint) -> tuple[str, str] | None:
+    """Cause and cure where the linear layers are the same but for their precision.
 
     Rounding is idempotent: weights that were rounded are equal to their own rounding.
     """
-    width = WIDTHS[-1]
-    there, here = file["linear maps"][:width], model["linear maps"][:width]
+    there, here = file.rounded, model.rounded
     for name in ROUNDED:
-        if file[name] == here:
-            before = next((other for other in ROUNDED if file[other] == there), "fp32")
+        if there[name] == model.exact:
+            before = next((other for other in ROUNDED if there[other] == file.exact), "fp32")
             return f"These are likely the same weights, rounded to {name}.", _load_in(before)
-        if model[name] == there:
+        if here[name] == file.exact:
             return f"The adapter likely saw the same weights rounded to {name}.", _load_in(name)
-    if all(file[name] == model[name] for name in ROUNDED):
+    if there == here:
         return "Likely the same in another precision, or very lightly fine-tuned.", AS_BEFORE
     return None
 

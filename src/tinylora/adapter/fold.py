@@ -62,9 +62,9 @@ def check_foldable(model: nn.Module, maps: Sequence[AdaptedLayer], allow_half: b
 
 
 def hindrance(item: AdaptedLayer, shared: set[nn.Parameter], allow_half: bool = False) -> str:
-    """What keeps a map from being folded; "" where nothing does."""
+    """What keeps a layer from being folded; "" where nothing does."""
     if not item.linear.is_plain:
-        return f"a {type(item.linear.module).__name__}, whose weight is no plain matrix"
+        return f"a {type(item.linear.module).__name__}, whose weight is not a plain matrix"
     if item.linear.module.weight in shared:
         return "tied to another module, which would get the update too"
     if item.is_half and not allow_half:

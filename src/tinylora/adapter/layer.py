@@ -12,7 +12,8 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 from weakref import ref
@@ -34,6 +35,7 @@ from tinylora.adapter.hooks import (
     without_autocast,
     without_beams,
 )
+from tinylora.adapter.lora import LoraWriter
 from tinylora.adapter.modules import (
     LinearMap,
     clean_name,
@@ -55,8 +57,8 @@ def attach(
     """Put an adapter on the model: v = 0, so that no logit changes by a bit.
 
     Args:
-        model: any model whose linear maps `config.targets` names; it is changed in place by hooks
-            and by freezing its parameters, and `detach` undoes both.
+        model: any model with the linear layers that `config.targets` names; it is changed in place
+            by hooks and by freezing its parameters, and `detach` undoes both.
         register: also put v among `model.parameters()` (as `tinylora_v`), for trainers that look
             for it there; it is then in `state_dict` too.
 
@@ -85,7 +87,12 @@ def attach(
 
 
 class TinyLora:
-    """v, and the maps of a model that it acts on. Made by `attach` or `tinylora.load`."""
+    """v, and the linear layers of a model that it acts on. Made by `attach` or `tinylora.load`.
+
+    It is a policy: the loop and the engines see its parameters, its reference, its rollouts and
+    its state. Rollouts run folded where the fold is exact; elsewhere they run through the hooks,
+    because half-precision weights would round the update away.
+    """
 
     def __init__(
         self,
@@ -132,7 +139,7 @@ class TinyLora:
 
     @property
     def maps(self) -> dict[str, AdaptedLayer]:
-        """The adapted maps by name: their frozen factors, and R by `mix`."""
+        """The adapted linear layers by name: their frozen factors, and R by `mix`."""
         return self._adapted
 
     @property
@@ -154,6 +161,26 @@ class TinyLora:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.set_values(state["v"])
+
+    def metrics(self) -> dict[str, float]:
+        """How far the policy has moved, for the metrics of a step."""
+        return {"v_norm": float(self.v.detach().norm()), "delta_rms": self.delta_rms()}
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside, the model answers as the policy before training (for the KL term)."""
+        return self.disabled()
+
+    def rollout(self) -> AbstractContextManager[FoldReport | None]:
+        """Inside, the model answers as the trained policy, in the fastest way that is exact."""
+        return self.folded() if self.can_fold else nullcontext()
+
+    def write_lora(self, folder: str | Path) -> None:
+        """Write the present numbers as a LoRA into a new folder, for engines that serve LoRA."""
+        self._lora_writer.write(folder)
+
+    @cached_property
+    def _lora_writer(self) -> LoraWriter:
+        return LoraWriter(self)
 
     def zero(self) -> None:
         """Back to the base model."""

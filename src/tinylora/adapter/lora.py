@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save
@@ -18,9 +18,11 @@ from torch import Tensor
 from tinylora.adapter.contents import DTYPES, Store
 from tinylora.adapter.files import PEFT_SETTINGS
 from tinylora.adapter.hooks import AdaptedLayer
-from tinylora.adapter.layer import TinyLora
 from tinylora.atomic import new_folder
 from tinylora.errors import RequestError
+
+if TYPE_CHECKING:
+    from tinylora.adapter.layer import TinyLora
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", PEFT_SETTINGS
 
@@ -32,7 +34,7 @@ class LoraWriter:
     For engines: there is no model card, and nothing is measured.
     """
 
-    adapter: TinyLora
+    adapter: "TinyLora"
     dtype: Store = "fp32"
 
     def write(self, folder: str | Path) -> int:
@@ -53,7 +55,7 @@ class LoraWriter:
         return len(data)
 
     def tensors(self) -> dict[str, Tensor]:
-        """A (r, d_in) and B (d_out, r) of every adapted map, by PEFT's names."""
+        """A (r, d_in) and B (d_out, r) of every adapted layer, by PEFT's names."""
         check_finite(self.adapter)
         v = self.adapter.v.detach()
         made = {
@@ -80,7 +82,7 @@ def product(item: AdaptedLayer, v: Tensor) -> Tensor:
     return item.B @ item.mix(v).to(item.B.device)
 
 
-def check_finite(adapter: TinyLora) -> None:
+def check_finite(adapter: "TinyLora") -> None:
     """Refuse an adapter that answers nothing."""
     if not bool(torch.isfinite(adapter.v).all()):
         raise RequestError(
@@ -89,7 +91,7 @@ def check_finite(adapter: TinyLora) -> None:
         )
 
 
-def lora_settings(adapter: TinyLora) -> dict[str, Any]:
+def lora_settings(adapter: "TinyLora") -> dict[str, Any]:
     """What PEFT has to know: its own defaults, save that nothing is scaled."""
     return {
         **common_settings(adapter),
@@ -102,7 +104,7 @@ def lora_settings(adapter: TinyLora) -> dict[str, Any]:
     }
 
 
-def common_settings(adapter: TinyLora) -> dict[str, Any]:
+def common_settings(adapter: "TinyLora") -> dict[str, Any]:
     """What every one of PEFT's methods has to know."""
     maps = adapter.maps.values()
     return {

@@ -19,12 +19,21 @@ Sharing = Literal["tiled", "structured"]
 
 
 def with_sharing(config: AdapterConfig, num_modules: int) -> AdapterConfig:
-    """The settings for so many modules: where these are fewer than the groups of the default, each
-    module gets a group to itself."""
+    """The settings for so many modules: no sharing where the default has more groups than that."""
     is_given = "num_groups" in config.model_fields_set
     if is_given or config.num_groups is None or config.num_groups <= num_modules:
         return config
     return config.model_copy(update={"num_groups": None})
+
+
+def sharing_note(config: AdapterConfig, num_modules: int) -> str:
+    """What `with_sharing` does to these settings, in a sentence; "" where they stay."""
+    if with_sharing(config, num_modules) is config:
+        return ""
+    return (
+        f"The default is {config.num_groups} groups, but only {num_modules} modules are adapted: "
+        "each has a group to itself. Set num_groups or n_tie to let them share."
+    )
 
 
 def groups_of(modules: Sequence[str], config: AdapterConfig) -> list[list[str]]:

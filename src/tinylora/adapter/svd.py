@@ -120,11 +120,11 @@ def _rayleigh_ritz(T: Tensor, X: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
         left (k, m), squared values (k,), right (k, n), and ||T^T T y - square y|| of each (k,):
         divided by the square that is ||T^T u - s v|| / s, and T v = s u by construction.
     """
-    X = _orthonormal(X.double())[0]
-    ahead, back = _through(T, X)
-    squares, Y = torch.linalg.eigh(X @ back.mT)
-    squares, Y = squares.flip(0).clamp_min(0), Y.flip(1)
-    right = Y.mT @ X
+    X = _orthonormal(X.double())[0]  # (k, n)
+    ahead, back = _through(T, X)  # X T^T (k, m) and X T^T T (k, n)
+    squares, Y = torch.linalg.eigh(X @ back.mT)  # of T^T T within the rows of X: (k,), (k, k)
+    squares, Y = squares.flip(0).clamp_min(0), Y.flip(1)  # descending; rounding can go below 0
+    right = Y.mT @ X  # (k, n)
     residuals = torch.linalg.vector_norm(Y.mT @ back - squares[:, None] * right, dim=1)
     left: Tensor = Y.mT @ ahead / squares.sqrt().clamp_min(TINY)[:, None]
     return left, squares, right, residuals
@@ -140,21 +140,26 @@ def _lanczos(T: Tensor, block: Tensor, rank: int) -> Tensor:
     """
     width, n = block.shape
     max_blocks = min(MAX_BLOCKS, n // width)
-    Q = block.new_empty(max_blocks * width, n)
-    H = block.new_zeros(max_blocks * width, max_blocks * width)
+    Q = block.new_empty(max_blocks * width, n)  # the basis, block under block
+    H = block.new_zeros(max_blocks * width, max_blocks * width)  # upper triangle of Q T^T T Q^T
     for step in range(max_blocks):
+        # k = (step + 1) width rows so far, of which `new` are the last block
         old, new = slice(0, (step + 1) * width), slice(step * width, (step + 1) * width)
         Q[new] = block
-        _, image = _through(T, block)
-        H[old, new] = Q[old] @ image.mT
+        _, image = _through(T, block)  # (width, n)
+        H[old, new] = Q[old] @ image.mT  # (k, width)
+        # What the basis does not hold of the image is the next block: rest = carry^T block.
         block, carry = _orthonormal(image - H[old, new].mT @ Q[old], Q[old])
-        squares, Y = torch.linalg.eigh(H[old, old], UPLO="U")
+        squares, Y = torch.linalg.eigh(H[old, old], UPLO="U")  # ascending: (k,), (k, k)
         squares, Y = squares.flip(0).clamp_min(0)[: rank + 1], Y.flip(1)[:, :width]
-        residuals = torch.linalg.vector_norm(carry @ Y[new, : rank + 1], dim=0)
+        # For a Ritz vector x = y^T Q, T^T T x - square x is that rest alone: its norm is known
+        # without another product with T.
+        residuals = torch.linalg.vector_norm(carry @ Y[new, : rank + 1], dim=0)  # (rank + 1,)
+        # In fp32 the residuals stop falling at rounding; then float64 takes these vectors on.
         is_floor = float(residuals.max()) <= 2 * torch.finfo(H.dtype).eps * float(squares[0])
         if is_floor or _is_certain(squares, residuals, rank):
             break
-    vectors: Tensor = Y.mT @ Q[old]
+    vectors: Tensor = Y.mT @ Q[old]  # (width, n)
     return vectors
 
 

@@ -5,6 +5,7 @@ from functools import partial
 from rich.console import Console
 
 from tinylora.adapter.files import DTYPES
+from tinylora.adapter.sharing import sharing_note
 from tinylora.cli.quiet import quieten
 from tinylora.methods import METHODS
 from tinylora.models import check_quantize, load_skeleton, load_tokenizer, resolved_dtype
@@ -27,7 +28,7 @@ def show(config: TrainConfig, resume: bool) -> None:
     task = load_task(config.task, config)
     check_quantize(config.model, config.quantize)
     model, tokenizer = load_skeleton(config.model), load_tokenizer(config.model)
-    dtype = resolved_dtype(config.dtype, config.device)
+    dtype, asked = resolved_dtype(config.dtype, config.device), config
     config = resolve_budget(config.model_copy(update={"dtype": dtype}), model)
     encode = partial(encode_problem, tokenizer, settings=config)
     maps = check_request(config, task, model, encode)
@@ -44,7 +45,8 @@ def show(config: TrainConfig, resume: bool) -> None:
     budget = config.max_new_tokens or task.max_new_tokens
     memory = estimate(model, maps, config, num_trainable, longest, budget)
     console.print(memory_table(memory, config))
-    for note in task.notes:
+    sharing = "" if asked.params else sharing_note(asked.adapter, len(maps))
+    for note in filter(None, (*task.notes, sharing)):
         print(note)
     num_bytes = num_trainable * DTYPES[config.store].itemsize
     print(

@@ -163,12 +163,13 @@ def show_model(request: Request, config: AdapterConfig) -> None:
     from rich.console import Console
 
     from tinylora.adapter.modules import linear_maps, resolved
+    from tinylora.adapter.sharing import sharing_note
     from tinylora.cli.quiet import quieten
     from tinylora.models import load_skeleton
     from tinylora.run.tables import module_table, sharing_table
 
     quieten(request.what)
-    model = load_skeleton(request.what)
+    model, asked = load_skeleton(request.what), config
     if request.model is not None:
         raise RequestError(
             f"--model {request.model} names the base that an adapter is checked against, but "
@@ -182,6 +183,8 @@ def show_model(request: Request, config: AdapterConfig) -> None:
     console.print(module_table(maps, f"{title}; {len(maps)} linear layers matched"))
     num_groups, sharing = sharing_table(maps, config)
     console.print(sharing)
+    if fitted := sharing_note(asked, len(maps)):
+        print(fitted)
     print(
         f"With u parameters in each group, {num_groups} x u are trained; without sharing, "
         f"{len(maps)} x u."

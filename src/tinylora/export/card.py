@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import ModelCardData
 
 from tinylora.adapter import TinyLora, files
 from tinylora.adapter.fingerprint import compare
+from tinylora.adapter.freedom import surplus
 from tinylora.adapter.text import is_text
 from tinylora.errors import RequestError
 
@@ -68,6 +69,7 @@ def write_card(
             f"answers as W + U S R V^T, where U, S, V come from W itself and R from "
             f"{adapter.num_trainable} trained numbers.",
             _table([*_facts(kind, adapter, exported, source), *_accuracies(adapter, source)]),
+            *filter(None, [surplus(adapter.modules_by_group, adapter.config)]),
             *exported.notes,
             "## How to load it",
             *_where(kind, adapter),
@@ -78,15 +80,15 @@ def write_card(
 
 
 def _front_matter(kind: Kind, adapter: TinyLora) -> str:
-    meta: dict[str, Any] = {
-        "library_name": kind.library,
-        "pipeline_tag": "text-generation",
-        "tags": ["tinylora", kind.to],
-    }
-    base = adapter.base[0]
-    if _is_on_the_hub(base):  # it takes nothing else
-        meta = {"base_model": base, "base_model_relation": kind.relation, **meta}
-    return f"---\n{yaml.safe_dump(meta, sort_keys=False)}---"
+    base = adapter.base[0] if _is_on_the_hub(adapter.base[0]) else None  # it takes nothing else
+    meta = ModelCardData(
+        base_model=base,
+        base_model_relation=kind.relation if base else None,
+        library_name=kind.library,
+        pipeline_tag="text-generation",
+        tags=["tinylora", kind.to],
+    )
+    return f"---\n{meta.to_yaml()}\n---"
 
 
 def _is_on_the_hub(base: str) -> bool:
@@ -106,12 +108,10 @@ def _facts(
     text = adapter.to_text()
     return [
         ("base model", _base(adapter) + (f" at {revision}" if revision else "") + _layers(adapter)),
-        (
-            "method",
-            f"TinyLoRA: u = {config.u} in {groups}, frozen rank {config.rank}",
-        ),
+        ("method", f"TinyLoRA: u = {config.u} in {groups}, frozen rank {config.rank}"),
         ("numbers", str(adapter.num_trainable)),
-        ("adapted maps", f"{len(adapter.maps)} (layers: {config.layers})"),
+        ("degrees of freedom", str(adapter.degrees_of_freedom)),
+        ("adapted linear layers", f"{len(adapter.maps)} (blocks: {config.layers})"),
         ("left out", ", ".join(adapter.left_out) or "none"),
         ("written by", f"`{_command(kind, exported, source)}`"),
         ("bytes of weights here", f"{exported.num_bytes:,}"),
@@ -148,7 +148,7 @@ def _accuracies(adapter: TinyLora, source: str | Path | None) -> list[tuple[str,
 
 
 def run_summary(source: str | Path | None) -> Mapping[str, Any]:
-    """`summary.json` of the run that an adapter lies in; empty where there is none."""
+    """`summary.json` of the run that an adapter is in; empty where there is none."""
     if source is None or is_text(str(source)):
         return {}
     path = Path(source)
@@ -161,7 +161,7 @@ def run_summary(source: str | Path | None) -> Mapping[str, Any]:
         summary = json.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise RequestError(
-            f"{file} is not JSON ({error}), and the model card would quote its accuracies. Mend "
+            f"{file} is not JSON ({error}), and the model card would quote its accuracies. Fix "
             "it, or move the adapter file out of its folder."
         ) from None
     return summary if isinstance(summary, dict) else {}

@@ -17,7 +17,7 @@ from tinylora.adapter.fold import shared_parameters
 from tinylora.adapter.hooks import AdaptedLayer
 from tinylora.adapter.lora import check_finite, product
 from tinylora.atomic import new_folder
-from tinylora.errors import RequestError
+from tinylora.errors import RequestError, install_hint
 from tinylora.export.card import Exported, Kind, write_card
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def _check(adapter: TinyLora) -> None:
     check_finite(adapter)
     if find_spec("gguf") is None:
         raise RequestError(
-            "The package gguf, which writes llama.cpp's files, is not installed. Install it: pip "
-            'install "tinylora[gguf]".'
+            "The package gguf, which writes llama.cpp's files, is not installed. "
+            f"{install_hint('gguf')}."
         )
     kind = _model_type(adapter)
     if kind not in ARCHITECTURES:
@@ -115,7 +115,7 @@ def _write(adapter: TinyLora, path: Path) -> None:
 
 
 def _tensors(adapter: TinyLora, architecture: str) -> dict[str, Tensor]:
-    """A and B of every map by llama.cpp's names, in fp32 and its order of rows."""
+    """A and B of every adapted layer by llama.cpp's names, in fp32 and its order of rows."""
     names = _names(adapter, architecture)
     permuted = PERMUTED.get(architecture, {})
     tensors: dict[str, Tensor] = {}
@@ -134,7 +134,7 @@ def _num_heads(config: Any, name: str) -> int:
 
 
 def _names(adapter: TinyLora, architecture: str) -> dict[str, str]:
-    """Transformers' names of the adapted maps to llama.cpp's.
+    """Transformers' names of the adapted layers to llama.cpp's.
 
     Raises:
         RequestError: llama.cpp has no tensor for one of them.

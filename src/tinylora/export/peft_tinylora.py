@@ -1,10 +1,10 @@
 """To and from checkpoints of PEFT's own TinyLoRA.
 
-PEFT's map is B (sum_i v_i P_i) A too, with other factors (A = sqrt(S) V^T, B = U sqrt(S)), another
-P (a torch generator), another way of sharing, and everything frozen kept in its file. A load takes
-the factors from the file, so ours can be put there: *to PEFT* is exact. *From PEFT*, each module's
-core becomes a core between our factors, whose r^2 numbers are then v (identity P, no sharing):
-exact where both decompositions keep the same directions, refused where they do not.
+PEFT's update is B (sum_i v_i P_i) A too, with other factors (A = sqrt(S) V^T, B = U sqrt(S)),
+another P (a torch generator), another way of sharing, and everything frozen kept in its file. A
+load takes the factors from the file, so ours can be put there: *to PEFT* is exact. *From PEFT*,
+each module's core becomes a core between our factors, whose r^2 numbers are then v (identity P, no
+sharing): exact where both decompositions keep the same directions, refused where they do not.
 
 Source: peft/tuners/tinylora of PEFT 0.21.
 """
@@ -56,7 +56,7 @@ def to_peft_tinylora(
         source: what the adapter was loaded from, for the model card.
 
     Raises:
-        RequestError: an adapted map is quantised; the folder is not free; v is not finite.
+        RequestError: an adapted layer is quantised; the folder is not free; v is not finite.
         OSError: the disk is full.
     """
     check_finite(adapter)
@@ -103,8 +103,9 @@ def _check_plain(adapter: TinyLora) -> None:
     for name, item in adapter.maps.items():
         if not item.linear.is_plain:
             raise RequestError(
-                f"{name} is a {type(item.linear.module).__name__}, and PEFT's TinyLoRA knows no "
-                "quantised layers. Export a LoRA (--to lora), which PEFT serves over such a base."
+                f"{name} is a {type(item.linear.module).__name__}, and PEFT's TinyLoRA does not "
+                "know quantised layers. Export a LoRA (--to lora), which PEFT serves over such a "
+                "base."
             )
 
 
@@ -206,7 +207,7 @@ def read_checkpoint(model: nn.Module, folder: Path) -> Checkpoint:
         lost = next((name for name in modules if name not in order), "any module")
         raise RequestError(
             f"The checkpoint in {folder} adapts {lost}, which {type(model).__name__} does not "
-            "have. Name the model that it was trained on by --model."
+            "have. Name the model that it was trained on with --model."
         )
     groups = peft_groups(len(order), settings["weight_tying"])
     factors = {}
@@ -217,7 +218,7 @@ def read_checkpoint(model: nn.Module, folder: Path) -> Checkpoint:
             raise RequestError(
                 f"The checkpoint in {folder} changes {name} as a ({B.shape[0]}, {A.shape[1]}) "
                 f"matrix, but this model's is ({linear.d_out}, {linear.d_in}): it was trained on "
-                "another one. Name that model by --model."
+                "another one. Name that model with --model."
             )
         v = _needed(tensors, f"base_model.tinylora_v.{group}", folder)
         P = tensors.get(f"{modules[name]}.tinylora_P")
@@ -234,7 +235,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """`adapter_config.json` of a TinyLoRA, checked.
 
     Raises:
-        RequestError: it is missing, is no JSON, is another method's, or asks for biases or whole
+        RequestError: it is missing, is not JSON, is another method's, or asks for biases or whole
             modules beside the update.
     """
     path = folder / SETTINGS
@@ -248,8 +249,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
         wanted = {key: settings[key] for key in ("r", "u", "weight_tying", "projection_seed")}
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise RequestError(
-            f"{path} is no configuration of PEFT's TinyLoRA ({error!r}). Give a folder of PEFT's "
-            "TinyLoRA; other methods cannot be turned into an adapter."
+            f"{path} is not a configuration of PEFT's TinyLoRA ({error!r}). Give a folder of "
+            "PEFT's TinyLoRA; other methods cannot be turned into an adapter."
         ) from None
     if kind != "TINYLORA":
         raise RequestError(f"{path} is of type {kind}, but only TINYLORA can be imported.")
@@ -285,7 +286,7 @@ def _linear(model: nn.Module, name: str) -> LinearMap:
     if isinstance(modules[name], nn.Embedding):
         raise RequestError(
             f"The checkpoint adapts {name}, an embedding, and an adapter of ours acts on linear "
-            "maps alone. Train it again without that module."
+            "layers alone. Train it again without that module."
         )
     return next(linear for linear in linear_maps(model, (name,)) if linear.name == name)
 
@@ -352,7 +353,7 @@ def _take(adapter: TinyLora, held: Checkpoint, name: str) -> float:
         raise RequestError(
             f"{residual:.1%} of the checkpoint's update of {name} lies outside the leading "
             f"singular directions of this base model (up to {TOLERANCE:.0%} is rounding): it was "
-            "trained on another one, or on other weights of it. Name that model by --model."
+            "trained on another one, or on other weights of it. Name that model with --model."
         )
     with torch.no_grad():
         adapter.v[item.group] = R.flatten().to(adapter.v)
