@@ -99,7 +99,7 @@ def test_the_verb_names_what_cannot_be_graded_and_exits_with_1(
     name = rows(tmp_path / "rows.jsonl", [*unreadable, *map(str, range(4))])
     assert main(["check-rewards", name, "--answer-format=boxed"]) == 1
     said = capsys.readouterr()
-    assert "train 0: the wrong answer: not judged, " in said.out
+    assert 'train 0: the answer that is wrong "\\boxed{-987654321.5}": not judged, ' in said.out
     assert "The train problems of task rows cannot be graded as they are" in said.err
 
 
@@ -115,7 +115,7 @@ def test_the_verb_says_that_there_was_no_right_answer_to_try(
     )
     assert main(["check-rewards", f"{path}:make"]) == 1
     said = capsys.readouterr().err
-    assert "The train and the test problems of task blank bring no right answer to try" in said
+    assert "Task blank has no right answers to try for its train and test problems" in said
 
 
 def test_the_verb_refuses_what_is_no_task(capsys: pytest.CaptureFixture[str]) -> None:
