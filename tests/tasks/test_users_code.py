@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy
 import pytest
+from jinja2 import TemplateError
 
 from tinylora.errors import RequestError, TinyLoraError
+from tinylora.prompts import encode_problem
 from tinylora.rewards.verdict import Verdict
 from tinylora.tasks import Problem, Task, load_task
 from tinylora.tasks.controls import controlled
@@ -225,6 +227,34 @@ def test_the_turns_of_a_chat_are_turns(tmp_path: Path) -> None:
     problems = {p.prompt: p for p in [*made.train, *made.test]}
     assert problems["And 1 more?"] == problem
     assert problems["1+1?"].gold == "2"  # pandas makes 2.0 of 2 where a column has a gap
+
+
+class Template:
+    """A tokenizer whose template shows the roles; it may know no system turn."""
+
+    def __init__(self, chat_template: str | None, knows_system: bool = True) -> None:
+        self.chat_template, self.knows_system = chat_template, knows_system
+
+    def apply_chat_template(self, turns: list[dict[str, str]], **told: Any) -> str:
+        if turns[0]["role"] == "system" and not self.knows_system:
+            raise TemplateError("no system turn")
+        return "|".join(f"{turn['role'][0]}:{turn['content']}" for turn in turns)
+
+    def __call__(self, text: str, **options: Any) -> dict[str, str]:
+        return {"input_ids": text}
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "read"),
+    [
+        (Template("t"), "s:Be brief.|u:2+2?|a:4|u:And 1 more?"),
+        (Template("t", knows_system=False), "u:Be brief.\n\n2+2?|a:4|u:And 1 more?"),
+        (Template(None), "Be brief.\n\n2+2?\n\n4\n\nAnd 1 more?"),
+    ],
+)
+def test_the_model_reads_every_turn(tokenizer: Any, read: str) -> None:
+    problem = Problem(CHAT, "5")  # type: ignore[arg-type]
+    assert "".join(map(str, encode_problem(tokenizer, problem))) == read
 
 
 @pytest.mark.parametrize(
