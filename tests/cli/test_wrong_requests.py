@@ -32,7 +32,7 @@ def refused(argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) 
         (["train", "--params=3", "--u=1"], "params = 3 beside u"),
         (["train", "--resume"], "--resume has no run to go on with. Name its folder"),
         (["train", "--resume", "--output=nowhere"], "There is no run to resume in nowhere"),
-        (["train", "--task=pockt", "--output=x"], r'"pockt" is no task.*Did you mean pocket\?'),
+        (["train", "--task=pockt", "--output=x"], r'"pockt" is not a task.*Did you mean pocket\?'),
         (["train", "--model=./nowhere"], r"There is no model folder ./nowhere"),
         (["train", "--model=./nowhere", "--dry-run"], r"There is no model folder ./nowhere"),
         (["eval", "--model=nobody/nothing"], "and the hub gave no model of that name"),

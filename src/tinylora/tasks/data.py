@@ -184,7 +184,7 @@ def read_rows(path: Path) -> Iterator[Placed]:
     """The rows of one file, one after the other, each with its place.
 
     Raises:
-        RequestError: the file is of no known kind, or malformed; the line or row is named.
+        RequestError: the file is not of a known kind, or malformed; the line or row is named.
     """
     name = path.name.lower()
     if name.endswith(".parquet"):

@@ -10,7 +10,7 @@ are the tokens of these texts, without the token that ended the answer.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from tinylora.tasks.theirs import as_score, awaited, listed, their_code
 from tinylora.tasks.turns import last_turn
 
 RewardFunction = Callable[..., Any]
-Reward = RewardFunction | Iterable[RewardFunction | tuple[RewardFunction, float]]
+Reward = RewardFunction | Sequence[RewardFunction | tuple[RewardFunction, float]]
 Tokenize = Callable[[str], list[int]]
 TRIED = 2  # problems whose answers are graded before anything is measured
 _WANTS_TURNS = (TypeError, AttributeError, IndexError)  # what a text raises that is read as a chat
