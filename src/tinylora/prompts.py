@@ -35,7 +35,8 @@ def encode_problem(tokenizer: Any, problem: Problem, settings: TaskConfig = DEFA
     if settings.chat_template == "auto" and getattr(tokenizer, "chat_template", None):
         text = _in_template(tokenizer, problem, settings.enable_thinking)
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    parts = (problem.system, problem.prompt) if problem.plain is None else (problem.plain,)
+    turns = (problem.system, *(turn["content"] for turn in problem.turns), problem.prompt)
+    parts = turns if problem.plain is None else (problem.plain,)
     return list(tokenizer("\n\n".join(filter(None, parts)))["input_ids"])
 
 
@@ -45,18 +46,20 @@ def _in_template(tokenizer: Any, problem: Problem, enable_thinking: bool | None)
     if enable_thinking is not None:
         told["enable_thinking"] = enable_thinking
 
-    def render(user: str, *before: dict[str, str]) -> str:
-        turns = [*before, {"role": "user", "content": user}]
+    first, *rest = [*map(dict, problem.turns), {"role": "user", "content": problem.prompt}]
+
+    def render(*opening: dict[str, str]) -> str:
+        turns = [*opening, *rest]
         return str(
             tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **told)
         )
 
     if problem.system is None:
-        return render(problem.prompt)
+        return render(first)
     try:
-        return render(problem.prompt, {"role": "system", "content": problem.system})
+        return render({"role": "system", "content": problem.system}, first)
     except TemplateError:
-        return render(f"{problem.system}\n\n{problem.prompt}")
+        return render({**first, "content": f"{problem.system}\n\n{first['content']}"})
 
 
 def text_of(base: Base, settings: TaskConfig = DEFAULTS) -> Text:

@@ -32,7 +32,7 @@ def refused(argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) 
         (["train", "--params=3", "--u=1"], "params = 3 beside u"),
         (["train", "--resume"], "--resume needs the folder of a run. Name it"),
         (["train", "--resume", "--output=nowhere"], "nowhere is not a run that can be resumed"),
-        (["train", "--task=pockt", "--output=x"], r'"pockt" is no task.*Did you mean pocket\?'),
+        (["train", "--task=pockt", "--output=x"], r'"pockt" is not a task.*Did you mean pocket\?'),
         (["train", "--model=./nowhere"], r"The model folder ./nowhere does not exist"),
         (["train", "--model=./nowhere", "--dry-run"], r"The model folder ./nowhere does not exist"),
         (["eval", "--model=nobody/nothing"], "and the hub gave no model of that name"),

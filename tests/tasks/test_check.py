@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from tinylora.cli import main
+from tinylora.rewards import math
 from tinylora.rewards.verdict import Verdict
 from tinylora.tasks import Problem, Task, load_task
 from tinylora.tasks.check import check
+from tinylora.tasks.mathematics import spellings
 
 PROBLEMS = [Problem(str(i), str(i)) for i in range(300)]
 
@@ -99,7 +101,7 @@ def test_the_verb_names_what_cannot_be_graded_and_exits_with_1(
     name = rows(tmp_path / "rows.jsonl", [*unreadable, *map(str, range(4))])
     assert main(["check-rewards", name, "--answer-format=boxed"]) == 1
     said = capsys.readouterr()
-    assert "train 0: the wrong answer: not judged, " in said.out
+    assert 'train 0: the answer that is wrong "\\boxed{-987654321.5}": not judged, ' in said.out
     assert "The train problems of task rows cannot be graded as they are" in said.err
 
 
@@ -115,7 +117,7 @@ def test_the_verb_says_that_there_was_no_right_answer_to_try(
     )
     assert main(["check-rewards", f"{path}:make"]) == 1
     said = capsys.readouterr().err
-    assert "The train and the test problems of task blank have no reference answers" in said
+    assert "Task blank has no right answers to try for its train and test problems" in said
 
 
 def test_the_verb_refuses_what_is_no_task(capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,3 +125,34 @@ def test_the_verb_refuses_what_is_no_task(capsys: pytest.CaptureFixture[str]) ->
     assert "Did you mean gsm8k?" in capsys.readouterr().err
     assert main(["check-rewards", "pocket", "--problems=0"]) == 2
     assert "problems = 0, but it must be at least 1" in capsys.readouterr().err
+
+
+def test_a_grader_that_knows_one_spelling_alone_is_found() -> None:
+    made = task(exact, spellings=lambda problem: [f"{problem.gold}.0"])
+    found = check(made, PROBLEMS[:70])
+    assert dict(found.kinds) == {"invalid": 70}
+    first = found.findings[0]
+    assert (first.answer, first.tried, first.score) == ("right, spelled otherwise", "0.0", 0.0)
+
+
+def test_progress_is_told_after_every_batch() -> None:
+    told: list[int] = []
+    check(task(exact), PROBLEMS, told.append)
+    assert told == [64, 128, 192, 256, 300]
+
+
+@pytest.mark.parametrize(
+    ("gold", "others"),
+    [
+        ("7", ["7.0"]),
+        ("-1234", ["-1,234", "-1234.0"]),
+        ("0.5", ["0.50"]),
+        (r"-\frac{1}{2}", [r"-\dfrac{1}{2}", "-1/2"]),
+        (r"x^2 + 1", [r"x^2 + 1"]),
+    ],
+)
+def test_other_spellings_of_a_gold(gold: str, others: list[str]) -> None:
+    assert spellings(gold) == others
+    assert [math.grade(gold, rf"\boxed{{{other}}}").score for other in others] == [1.0] * len(
+        others
+    )

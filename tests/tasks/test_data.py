@@ -45,6 +45,19 @@ def test_a_json_file_may_hold_lines(tmp_path: Path) -> None:
     assert texts(path) == [{"a": 1}, {"a": 2}]
 
 
+@pytest.mark.parametrize("text", ["[]", " [ ] \n", "\ufeff[]"])
+def test_an_empty_list_has_no_rows(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rows.json").write_text(text, encoding="utf-8")
+    assert texts(tmp_path / "rows.json") == []
+
+
+def test_rows_stay_as_they_are(tmp_path: Path) -> None:
+    """What a reader that makes a table of them would change."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": "2020-01-01"}\n{"b": 2.0, "c": "\\ud83d\\ude00"}\n{"d": NaN}\n')
+    assert texts(path) == [{"a": "2020-01-01"}, {"b": 2.0, "c": "\U0001f600"}, {"d": None}]
+
+
 def test_items_longer_than_a_chunk_are_read_whole(tmp_path: Path) -> None:
     long = [{"text": "x" * (3 * CHUNK)}, {"text": "y" * 5}, {"text": "z" * CHUNK}]
     path = tmp_path / "rows.json"
@@ -66,22 +79,36 @@ def test_a_list_is_never_in_memory_whole(tmp_path: Path) -> None:
     ("name", "content", "sentence"),
     [
         ("a.jsonl", b'{"a": 1}\n{"a": ', r"a.jsonl, line 2 is not JSON"),
-        ("a.jsonl", b"3\n", r"a.jsonl, line 1 is no JSON object"),
+        ("a.jsonl", b"3\n", r"a.jsonl, line 1 is not a JSON object"),
         ("a.json", b'[{"a": 1}, {"a"', r"a.json, row 2 is not JSON"),
-        ("a.json", b'[{"a": 1}, 7]', r"a.json, row 2 is no JSON object"),
+        ("a.json", b'[{"a": 1}, 7]', r"a.json, row 2 is not a JSON object"),
+        ("a.json", b'[{"a": 1} {"a": 2}]', r"a.json, row 2 is not JSON: it needs a comma or a br"),
+        ("a.json", b'[{"a": 1},]', r"a.json, row 2 is not JSON"),
+        ("a.json", b'[{"a": 1}', r"a.json, row 2 is not JSON"),
+        ("a.json", b'[{"a": 1}] 7', r"a.json is not JSON: something follows the list"),
+        ("a.json", b"[null]", r"a.json, row 1 is not a JSON object"),
+        ("a.jsonl", b'{"a": 1}{"a": 2}\n', r"a.jsonl, line 1 is not JSON: more than one value"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\\ud800"}\n', r"a.jsonl, line 2 holds half of a character"),
+        ("a.json", b'[{"a": ["x\\uDC01"]}]', r"a.json, row 1 holds half of a character"),
+        ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", r"a.jsonl, line 1 is not JSON: Exceeds the li"),
+        ("a.jsonl", b'{"a": ' + b"[" * 99_999, r"a.jsonl, line 1 is not JSON: it is nested too d"),
         (
             "a.jsonl.gz",
             gzip.compress(b'{"a": 1}\n', mtime=0)[:-6],
-            r"a.jsonl.gz is no whole gzip file",
+            r"a.jsonl.gz is not a whole gzip file",
         ),
-        ("a.jsonl.gz", b"{}\n", r"a.jsonl.gz is no whole gzip file"),
+        ("a.jsonl.gz", b"{}\n", r"a.jsonl.gz is not a whole gzip file"),
         (
             "a.jsonl.gz",
             gzip.compress(b'{"a": 1}\n', mtime=0)[:10] + b"\xff" * 20,
-            r"a.jsonl.gz is no whole gzip file",
+            r"a.jsonl.gz is not a whole gzip file",
         ),
         ("a.parquet", b"nothing", r"a.parquet cannot be read as Parquet"),
-        ("a.csv", b"a,b\n", r"a.csv is of no known kind. Rows come as .jsonl, .json, .parquet"),
+        (
+            "a.csv",
+            b"a,b\n",
+            r"a.csv is not a file of a known kind. Rows come as .jsonl, .json,",
+        ),
     ],
 )
 def test_a_malformed_file_is_named(
@@ -117,7 +144,7 @@ def test_a_folder_without_the_rows_is_refused(tmp_path: Path) -> None:
 
 def test_without_the_hub_data_is_named() -> None:
     with pytest.raises(
-        RequestError, match=r"test rows of task thing could not be had from the hub .*Give local f"
+        RequestError, match=r"test rows of task thing could not be read from the hub .*Give local f"
     ) as caught:
         list(rows(SOURCE, None, "thing"))
     assert "--data" in str(caught.value)

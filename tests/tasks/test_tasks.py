@@ -61,7 +61,7 @@ def test_equal_prompts_stay_on_one_side() -> None:
     ("line", "sentence"),
     [
         ("{", "line 2 is not JSON"),
-        ("3", "line 2 is no JSON object"),
+        ("3", "line 2 is not a JSON object"),
         ('{"prompt": "a"}', "line 2: the field answer is missing or empty"),
         ('{"prompt": "", "answer": "b"}', "line 2: the field prompt is missing or empty"),
         ('{"prompt": "a", "answer": [1]}', r"line 2: the field answer is \[1\], not a text"),
@@ -85,7 +85,7 @@ def test_a_missing_file_is_named() -> None:
 
 
 def test_an_unknown_task_has_the_nearest_spelling() -> None:
-    with pytest.raises(RequestError, match=r'task = "pockt" is no task.* Did you mean pocket\?'):
+    with pytest.raises(RequestError, match=r'task = "pockt" is not a task.* Did you mean pocket\?'):
         load_task("pockt")
 
 
@@ -157,7 +157,10 @@ def test_a_task_file_imports_its_neighbours(tmp_path: Path) -> None:
     path.write_text("from neighbour_of_task import NAME\n" + own, encoding="utf-8")
     before = list(sys.path)
     assert load_task(f"{path}:make").name == "mine"
-    assert sys.path == before
+    assert sys.path == [*before, str(tmp_path)]  # last: it may hide no library from us
+    assert load_task(f"{path}:make").name == "mine"
+    assert sys.path == [*before, str(tmp_path)]
+    sys.path.remove(str(tmp_path))
 
 
 def letters(text: str) -> list[int]:

@@ -345,10 +345,11 @@ def draw_of(rollouts: Rollouts, model: Any, max_tokens: int | None) -> Draw:
     ]
     alone = pack(samples, 1)  # in the order of the completions
     shared = pack(samples, best_samples_per_row(model, samples))
-    cuts = (split_among_processes(rows, model, max_tokens) for rows in (alone, shared))
+    cut_alone = split_among_processes(alone, model, max_tokens)
+    cut_shared = split_among_processes(shared, model, max_tokens)
     lengths_N = torch.tensor([len(sample.completion) for sample in samples])
     places = {row.first_tokens[0]: i for i, row in enumerate(alone)}
-    return Draw(rollouts, *cuts, lengths_N, places)
+    return Draw(rollouts, cut_alone, cut_shared, lengths_N, places)
 
 
 def joined(parts: Sequence[Rollouts]) -> Rollouts:

@@ -22,7 +22,7 @@ from tinylora.tasks.grading import grade_groups
 from tinylora.tasks.task import Problem, Task, grader_of
 
 MAX_UNJUDGED_SHARE = 0.05  # of a step's completions; beyond it the grader is broken, not the model
-STAMP = "sandbox"  # among the details of a verdict: what stood around a program that ran
+STAMPS = ("sandbox", "control")  # of a verdict's details: what a program ran in, a false reward
 SAMPLES_PER_STEP = 4  # completions of each step that samples.jsonl keeps
 
 
@@ -134,7 +134,7 @@ def sample_records(rollouts: Rollouts, step: int) -> list[dict[str, Any]]:
             "completion": texts[0],
             "reward": verdicts[0].score,
             "reason": verdicts[0].reason,
-            **{k: v for k, v in verdicts[0].details.items() if k == STAMP},
+            **{k: v for k, v in verdicts[0].details.items() if k in STAMPS},
         }
         for problem, texts, verdicts in list(shown)[:SAMPLES_PER_STEP]
     ]

@@ -1,6 +1,7 @@
 """`tinylora check-rewards`: does a task's grader know its own right answers? Without a model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from tinylora.settings import CHAT_FIELDS, TASK_GROUPS, TASK_HELP, TaskConfig
 from tinylora.settings.base import Settings
 
 SHOWN = 10  # problems that are not valid
+LONGEST = 60  # characters of an answer in a sentence
 
 
 class Request(Settings):
@@ -26,8 +28,8 @@ VERB = Verb(
     name="check-rewards",
     description="""\
 Check a task's grader without a model: grade every reference answer (or
-accepted program), an empty answer and a wrong one, and count the problems
-that can be graded. Exit status 1 if the task cannot be graded.""",
+accepted program) and other spellings of it, an empty answer and a wrong one,
+and count the problems that can be graded. Exit status 1 if the task cannot be graded.""",
     examples="""\
   tinylora check-rewards gsm8k
   tinylora check-rewards data.jsonl --answer-format any
@@ -50,38 +52,72 @@ def run(argv: Sequence[str]) -> None:
     from rich.console import Console
 
     from tinylora.tasks import load_task
-    from tinylora.tasks.check import check
+    from tinylora.tasks.functions import try_grader
 
     task = load_task(options.task, settings)
-    splits = {"train": task.train, "test": task.test}
-    found = {
-        name: check(task, split[: options.problems]) for name, split in splits.items() if len(split)
-    }
+    try_grader(task)  # as training does
+    found = _check_splits(task, options.problems)
     for note in task.notes:
         print(note)
     for name, checked in found.items():
         for finding in checked.findings[:SHOWN]:
             print(_sentence(name, finding))
     Console().print(table(task.name, found))
-    broken = [name for name, checked in found.items() if not checked.is_gradable]
-    if broken and all(found[name].has_no_answers for name in broken):
+    _refuse_broken(task.name, found)
+
+
+def _check_splits(task: Any, most: int) -> dict[str, Any]:
+    from tinylora.tasks.check import check
+
+    found = {}
+    for name, problems in {"train": task.train, "test": task.test}.items():
+        if len(problems):
+            chosen = problems[:most]
+            with _progress(f"{task.name}, {name}", len(chosen)) as done:
+                found[name] = check(task, chosen, done)
+    return found
+
+
+@contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on the terminal while a split is checked; nothing where stderr is not one."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        split = bar.add_task(title, total=total)
+        yield lambda done: bar.update(split, completed=done)
+
+
+def _refuse_broken(name: str, found: dict[str, Any]) -> None:
+    """Raise a `TinyLoraError` where a split cannot be graded."""
+    broken = [split for split, checked in found.items() if not checked.is_gradable]
+    splits = " and ".join(broken)
+    if broken and all(found[split].has_no_answers for split in broken):
         raise TinyLoraError(
-            f"The {' and the '.join(broken)} problems of task {task.name} have no reference "
-            "answers, so the grader could not be tested on a correct one. Use data that has some."
+            f"Task {name} has no right answers to try for its {splits} problems, so the grader "
+            "could not be tested on one. Check data that has accepted answers."
         )
     if broken:
         raise TinyLoraError(
-            f"The {' and the '.join(broken)} problems of task {task.name} cannot be graded as they "
-            "are: see the table. Fix the gold answers or the grader before you train on them."
+            f"The {splits} problems of task {name} cannot be graded as they are: see the table. "
+            "Fix the gold answers, or the grader, before you train on them."
         )
 
 
 def _sentence(split: str, finding: Any) -> str:
-    gold = finding.gold if len(finding.gold) <= 60 else finding.gold[:57] + "..."
     score = "not judged" if finding.score is None else f"{finding.score:g}"
+    tried = f' "{_short(finding.tried)}"' if finding.tried else ""
     return (
-        f"{split} {finding.index}: the {finding.answer} answer: {score}, {finding.reason} ({gold})"
+        f"{split} {finding.index}: the answer that is {finding.answer}{tried}: {score}, "
+        f"{finding.reason} (gold: {_short(finding.gold)})"
     )
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
 def table(name: str, found: dict[str, Any]) -> Any:

@@ -11,13 +11,14 @@ class Verdict:
     """A grader's judgement of one completion.
 
     Args:
-        score: 0 (wrong) to 1 (right); None where the grader could not judge. 0 is only ever the
-            model's fault. (A user's reward function may leave 0..1; right is then 1 or more.)
+        score: 0 (wrong) to 1 (right), of any kind of number (it becomes a float); None where the
+            grader could not judge. 0 is only ever the model's fault. (A user's reward function may
+            leave 0..1; right is then 1 or more.)
         reason: a word or a short sentence for people.
         details: whatever else the grader wants to keep.
 
     Raises:
-        ValueError: the score is not finite.
+        ValueError: the score is not a finite number.
     """
 
     score: float | None
@@ -25,11 +26,19 @@ class Verdict:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.score is not None and not math.isfinite(self.score):
+        given: Any = self.score
+        if given is None or (type(given) is float and math.isfinite(given)):
+            return
+        try:
+            score = math.nan if isinstance(given, str | bytes) else float(given)
+        except (TypeError, ValueError, OverflowError):
+            score = math.nan
+        if not math.isfinite(score):
             raise ValueError(
-                f"Verdict.score = {self.score}, but a score is a finite number, or None where the "
-                "grader could not judge."
+                f"Verdict.score = {given!r}, but a score is a finite number, or None where "
+                "the grader could not judge."
             )
+        object.__setattr__(self, "score", score)  # frozen
 
     @property
     def cause(self) -> str:

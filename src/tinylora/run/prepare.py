@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -31,9 +31,11 @@ from tinylora.rollout.engine import Sampling
 from tinylora.run.engines import check_engine
 from tinylora.settings import IN_PYTHON, Search, TrainConfig, with_budget
 from tinylora.tasks import load_task
+from tinylora.tasks.controls import controlled
 from tinylora.tasks.draw import draw_problems
-from tinylora.tasks.functions import RewardFunction, as_grade
-from tinylora.tasks.task import Problem, Task
+from tinylora.tasks.functions import Reward, rewarded, try_grader
+from tinylora.tasks.task import Problem, Task, check_task
+from tinylora.tasks.twins import with_twins
 
 MOST_PROMPTS = 10_000  # more training problems than that are not all encoded before the run,
 FIRST_PROMPTS = 1_000  # but as many as are drawn first
@@ -64,7 +66,7 @@ def prepare(
     model: Any = None,
     tokenizer: Any = None,
     task: Task | str | None = None,
-    reward: RewardFunction | None = None,
+    reward: Reward | None = None,
 ) -> Prepared:
     """Load and check what a run needs, before anything is computed or written.
 
@@ -73,18 +75,22 @@ def prepare(
     """
     if isinstance(task, str):
         config, task = config.model_copy(update={"task": task}), None
-    found = load_task(config.task, config) if task is None else task
+    found = load_task(config.task, config) if task is None else with_twins(check_task(task, "task"))
     base = _base(config, model, tokenizer)
     config = resolve_budget(_as_loaded(config, base, task), base.model)
     text = text_of(base, config)
     if reward is not None:
-        found = replace(found, grade_many=as_grade(reward, text.tokenize))
+        found = rewarded(found, reward, text.tokenize)
+    else:
+        try_grader(found)
     layers = check_request(config, found, base.model, text.encode)
     with evaluation_mode(base.model):
         _check_gradient(layers)
         if not config.fsdp:  # then the sharded model is checked, before the first step
             check_model(base.model)
     training, held_out = hold_out(found, config)
+    if config.reward_control is not None:
+        training = controlled(training, config.reward_control, config.seed)
     budget = config.max_new_tokens or found.max_new_tokens
 
     def exam(problems: Sequence[Problem]) -> Exam:

@@ -43,6 +43,7 @@ def summarise(
         "task": prepared.task.name,
         "method": config.method,
         "algorithm": config.algorithm,
+        "reward_control": config.reward_control,
         "output": str(folder.path),
         "base_accuracy": base["greedy"]["accuracy"],
         "final_accuracy": final["greedy"]["accuracy"],

@@ -34,7 +34,7 @@ from tinylora.run.report import draw_curve, end_table, start_line
 from tinylora.run.summary import Saved, summarise
 from tinylora.run.tables import sharing_table
 from tinylora.settings import TrainConfig, flatten, settings_yaml
-from tinylora.tasks.functions import RewardFunction
+from tinylora.tasks.functions import Reward
 from tinylora.tasks.task import Task
 
 
@@ -44,7 +44,7 @@ def train(
     model: Any = None,
     tokenizer: Any = None,
     task: Task | str | None = None,
-    reward: RewardFunction | None = None,
+    reward: Reward | None = None,
     resume: bool = False,
     console: Console | None = None,
     base: Mapping[str, Any] | None = None,

@@ -72,7 +72,19 @@ class Adam(Passes, Scheduled):
         return self.learning_rate
 
 
-class Sampled(Settings):
+class Rewarded(Settings):
+    """What rewards the completions."""
+
+    reward_control: Annotated[
+        Literal["random", "format", "incorrect", "shuffled", "majority"] | None, OrNone
+    ] = Field(
+        default=None,
+        description="train under a reward that carries other information than the true one, or "
+        "none, as a control (none: the task's own); accuracies stay true",
+    )
+
+
+class Sampled(Rewarded):
     """Groups of completions sampled from the policy, and how far they may be from it."""
 
     samples_per_prompt: int = Field(
@@ -165,7 +177,7 @@ class Sft(Adam):
         return {"samples_per_prompt": reason + own} if self.references == "task" else {}
 
 
-class Search(Batch):
+class Search(Batch, Rewarded):
     """Candidates drawn at random, and scored by forward passes alone."""
 
     population: Annotated[int | None, OrNone] = Field(

@@ -5,7 +5,7 @@ from pydantic.fields import FieldInfo
 from tinylora.settings.adapter import AdapterConfig
 from tinylora.settings.choices import CHOICES, names_of, readers
 from tinylora.settings.run import ModelSettings, OutputSettings, RunSettings, SamplingSettings
-from tinylora.settings.task import TASK_FIELDS
+from tinylora.settings.task import TASK_GROUPS as KINDS_OF_TASKS
 
 Fields = dict[str, FieldInfo]
 
@@ -22,13 +22,14 @@ def _of_choice(choice: str) -> dict[str, Fields]:
 
 
 def _task_groups() -> dict[str, Fields]:
-    """The settings of all tasks, of mathematics, and of programs."""
-    names = [*TASK_FIELDS]
-    programs = names[names.index("sources") : names.index("unsafe_no_sandbox") + 1]
-    mathematics = ["prompt_template", "reward_format", "answer_format", "level"]
-    others = [name for name in names if name not in (*programs, *mathematics)]
-    groups = {"task": others, "task: mathematics": mathematics, "task: programs": programs}
-    return {title: {n: TASK_FIELDS[n] for n in members} for title, members in groups.items()}
+    """The settings of tasks; what two groups have, the first one shows."""
+    groups: dict[str, Fields] = {}
+    seen: set[str] = set()
+    for title, kind in KINDS_OF_TASKS.items():
+        fields = kind.model_fields
+        groups[title] = {name: field for name, field in fields.items() if name not in seen}
+        seen |= {*fields}
+    return groups
 
 
 TASK_GROUPS = _task_groups()

@@ -1,4 +1,8 @@
-"""How a task is read, asked and graded."""
+"""How a task is read, asked and graded: a class for each group of settings.
+
+A kind of task names the group that it reads (`tinylora.tasks.KINDS`); `TaskConfig` has all of them,
+flat. What a group does not have, a task of that kind does not read.
+"""
 
 import re
 from typing import Annotated, Literal, Self
@@ -7,43 +11,77 @@ from pydantic import Field, field_validator, model_validator
 
 from tinylora.settings.base import CommaList, OrNone, Settings
 
-TASK_HELP = "pocket, gsm8k, math, rg:NAME, ..., data.jsonl, or my_task.py:make"
+TASK_HELP = "pocket, chains, gsm8k, math, rg:NAME, ..., data.jsonl, or my_task.py:make"
 TestSource = Literal["public", "private", "generated"]
 
 
-class TaskConfig(Settings):
-    """How a task is read, asked and graded; a `TrainConfig` has these settings too, flat."""
+class DataSettings(Settings):
+    """Where a task's rows are."""
 
     data: Annotated[str | None, OrNone] = Field(
         default=None, description="a local file or folder with the task's rows (none: the hub)"
     )
-    prompt_template: Annotated[Literal["hash", "boxed", "simplerl"] | None, OrNone] = Field(
-        default=None,
-        description="how a mathematical question is put: answer after ####, in a box, or as "
-        "SimpleRL does (none: the task's)",
-    )
+
+
+class RewardSettings(Settings):
+    """Which mathematical answers count."""
+
     reward_format: Literal["strict", "lenient"] = Field(
         default="strict",
         description="which answers count: in the format that the prompt asked for, or in any "
         "recognised form (both are always reported)",
     )
-    answer_format: Literal["exact", "any", "boxed", "hash"] = Field(
-        default="exact",
-        description="how rows of your own (data.jsonl) are graded: the completion is the answer, "
-        "or mathematics in any form, in a box, after ####",
+
+
+class FormatSettings(RewardSettings):
+    """How a mathematical question is asked and answered."""
+
+    prompt_template: Annotated[Literal["hash", "boxed", "simplerl"] | None, OrNone] = Field(
+        default=None,
+        description="how a mathematical question is put: answer after ####, in a box, or as "
+        "SimpleRL does (none: the task's)",
     )
+
+
+class QuestionSettings(DataSettings, FormatSettings):
+    """What every mathematical benchmark reads."""
+
+
+class LevelSettings(Settings):
+    """How hard the problems are."""
+
     level: Annotated[str | None, OrNone] = Field(
         default=None,
-        description="which problems of task math to train on: 1 to 5, a range such as 3-5, "
-        "hardest, or simplerl (none: all)",
+        description="how hard the problems of task chains and the training problems of task math "
+        "are: 1 to 5, a range such as 3-5, hardest, or simplerl (math alone; none: all)",
     )
+
+    @model_validator(mode="after")
+    def _level_is_one(self) -> Self:
+        band = re.fullmatch(r"([1-5])(?:-([1-5]))?", self.level or "1")
+        if self.level in ("hardest", "simplerl") or (band and band[1] <= (band[2] or band[1])):
+            return self
+        raise ValueError(
+            f'level = "{self.level}" names no problems. Use 1 to 5, a range such as 3-5, hardest '
+            "(5), or simplerl (SimpleRL's own set)."
+        )
+
+
+class ChainSettings(FormatSettings, LevelSettings):
+    """What task chains reads."""
+
+
+class MathematicsSettings(QuestionSettings, LevelSettings):
+    """What task math reads."""
+
+
+class ProgramSettings(DataSettings):
+    """What a collection of competition problems reads."""
+
     sources: Annotated[tuple[str, ...], CommaList] = Field(
         default=(),
         description="which parts of a collection of programs: CODEFORCES,ATCODER,... or taco,... "
         "(none: all)",
-    )
-    difficulties: Annotated[tuple[str, ...], CommaList] = Field(
-        default=(), description="which problems of CodeContests: A,B,EASY,... (none: all)"
     )
     test_sources: Annotated[tuple[TestSource, ...], CommaList] = Field(
         default=("public", "private", "generated"),
@@ -57,7 +95,11 @@ class TaskConfig(Settings):
     max_test_bytes: int = Field(
         default=100_000, ge=1, description="bytes of a problem's tests, at most"
     )
-    tests_seed: int = Field(default=0, ge=0, description="the choice of tests, beyond the caps")
+    tests_seed: int = Field(
+        default=0,
+        ge=0,
+        description="seed for choosing which tests to keep when there are more than max_tests",
+    )
     scheme: Literal["binary", "graded"] = Field(
         default="graded",
         description="reward of a program: all tests or nothing; or 0.5 for compiling and 0.5 k/n "
@@ -75,18 +117,7 @@ class TaskConfig(Settings):
         "it says so",
     )
     unsafe_no_sandbox: bool = Field(
-        default=False,
-        description="run programs without the sandbox, with all rights of this user (and warn)",
-    )
-    chat_template: Literal["auto", "off"] = Field(
-        default="auto",
-        description="ask through the tokenizer's chat template where it has one (auto), or as "
-        "plain text (off: base models)",
-    )
-    enable_thinking: Annotated[bool | None, OrNone] = Field(
-        default=None,
-        description="what the chat template is told, for models that can think first, such as "
-        "Qwen3 (none: nothing, the template decides)",
+        default=False, description="run programs without the sandbox (unsafe, and warned about)"
     )
 
     @field_validator("factors")
@@ -100,16 +131,52 @@ class TaskConfig(Settings):
                 )
         return factors
 
-    @model_validator(mode="after")
-    def _level_is_one(self) -> Self:
-        band = re.fullmatch(r"([1-5])(?:-([1-5]))?", self.level or "1")
-        if self.level in ("hardest", "simplerl") or (band and band[1] <= (band[2] or band[1])):
-            return self
-        raise ValueError(
-            f'level = "{self.level}" names no problems. Use 1 to 5, a range such as 3-5, hardest '
-            "(5), or simplerl (SimpleRL's own set)."
-        )
+
+class ContestSettings(ProgramSettings):
+    """What task code_contests reads."""
+
+    difficulties: Annotated[tuple[str, ...], CommaList] = Field(
+        default=(), description="which problems of CodeContests: A,B,EASY,... (none: all)"
+    )
+
+
+class RowSettings(RewardSettings):
+    """What rows of one's own read."""
+
+    answer_format: Literal["exact", "any", "boxed", "hash"] = Field(
+        default="exact",
+        description="how rows of your own (data.jsonl) are graded: the completion is the answer, "
+        "or mathematics in any form, in a box, after ####",
+    )
+
+
+class ChatSettings(Settings):
+    """How the model is asked, whatever the task."""
+
+    chat_template: Literal["auto", "off"] = Field(
+        default="auto",
+        description="ask through the tokenizer's chat template where it has one (auto), or as "
+        "plain text (off: base models)",
+    )
+    enable_thinking: Annotated[bool | None, OrNone] = Field(
+        default=None,
+        description="what the chat template is told, for models that can think first, such as "
+        "Qwen3 (none: nothing, the template decides)",
+    )
+
+
+class ChatAndRows(ChatSettings, RowSettings):
+    """One group of options."""
+
+
+class TaskConfig(ChatAndRows, ContestSettings, MathematicsSettings):
+    """How a task is read, asked and graded; a `TrainConfig` has these settings too, flat."""
 
 
 TASK_FIELDS = TaskConfig.model_fields
-CHAT_FIELDS = ("chat_template", "enable_thinking")  # of them, those that belong to the model
+CHAT_FIELDS = tuple(ChatSettings.model_fields)  # of them, those that belong to the model
+TASK_GROUPS: dict[str, type[Settings]] = {  # for help; what two groups have, the first one shows
+    "task: mathematics": MathematicsSettings,
+    "task: programs": ContestSettings,
+    "task: chat and rows": ChatAndRows,
+}

@@ -11,7 +11,7 @@ from pydantic import field_validator, model_validator
 
 from tinylora.errors import RequestError
 from tinylora.settings.adapter import AdapterConfig
-from tinylora.settings.algorithms import ALGORITHMS, Adam, Algorithm, Grpo, Passes
+from tinylora.settings.algorithms import ALGORITHMS, Adam, Algorithm, Grpo, Passes, Rewarded
 from tinylora.settings.base import Settings, nearest
 from tinylora.settings.choices import chosen, refuse_unread
 from tinylora.settings.groups import FIELDS
@@ -45,6 +45,11 @@ class TrainConfig(_OfTheRun):
     def has_factors(self) -> bool:
         """Whether the method is TinyLoRA's layer, or LoRA-XS, which is a case of it."""
         return self.method in ("tinylora", "lora-xs")
+
+    @property
+    def reward_control(self) -> str | None:
+        """The false reward that the run trains under, as a control; None: the true one."""
+        return self.learning.reward_control if isinstance(self.learning, Rewarded) else None
 
     @property
     def passes(self) -> Passes:

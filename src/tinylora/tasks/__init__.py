@@ -1,37 +1,65 @@
 """From a name to a `Task`: a benchmark, a generator, rows of a file, or a user's own function."""
 
-from importlib import import_module
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from tinylora.errors import RequestError
-from tinylora.settings import CHAT_FIELDS, IN_PYTHON, TaskConfig, nearest
-from tinylora.tasks.functions import as_reward, as_row
-from tinylora.tasks.task import Problem, Task
-
-__all__ = ["Problem", "Task", "as_reward", "as_row", "load_task"]
-
-MATHEMATICS = ("data", "prompt_template", "reward_format")
-PROGRAMS = (
-    "data", "sources", "test_sources", "min_tests", "max_tests", "max_test_bytes", "tests_seed",
-    "scheme", "factors", "output_compare", "unsafe_no_sandbox",
-)  # fmt: skip
-READS = {  # task -> which settings it reads, beside those of the chat template
-    "pocket": (),
-    "gsm8k": MATHEMATICS,
-    "math": (*MATHEMATICS, "level"),
-    **dict.fromkeys(
-        ("math500", "minerva", "olympiadbench", "aime24", "amc23", "gaokao", "collegemath"),
-        MATHEMATICS,
-    ),
-    "code_contests": (*PROGRAMS, "difficulties"),
-    "deepcoder": PROGRAMS,
-}
-OWN_ROWS = ("answer_format", "reward_format")
-DEFAULTS = TaskConfig()
-KINDS = (
-    "rg:NAME (a generator of reasoning-gym), rows of your own (data.jsonl), or a function of "
-    "yours (my_task.py:make)"
+from tinylora.settings import CHAT_FIELDS, IN_PYTHON, TASK_FIELDS, TaskConfig, nearest
+from tinylora.settings.base import Settings
+from tinylora.settings.task import (
+    ChainSettings,
+    ContestSettings,
+    MathematicsSettings,
+    ProgramSettings,
+    QuestionSettings,
+    RowSettings,
 )
+from tinylora.tasks import benchmarks, chains, code_contests, deepcoder, gym, own, pocket, rows
+from tinylora.tasks.data import is_rows
+from tinylora.tasks.functions import as_reward, as_row
+from tinylora.tasks.program_answers import program_in
+from tinylora.tasks.task import Problem, Task
+from tinylora.tasks.twins import with_twins
+
+__all__ = ["KINDS", "Problem", "Task", "as_reward", "as_row", "load_task"]
+
+Group = TypeVar("Group", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Kind(Generic[Group]):
+    """A kind of task: the settings that it reads, beside the chat's, and how it is made of them.
+
+    The type of `make` says the same as `reads`, so that a type checker sees a setting that is read
+    and not declared.
+    """
+
+    reads: type[Group]
+    make: Callable[[str, Group], Task]
+
+
+def _programs(make: Callable[[TaskConfig], Task]) -> Callable[[str, Any], Task]:
+    return lambda name, settings: replace(make(settings), answer_of=program_in)
+
+
+BUILT_IN: dict[str, Kind[Any]] = {
+    "pocket": Kind(Settings, lambda name, settings: pocket.make()),
+    "chains": Kind(ChainSettings, lambda name, settings: chains.make(settings)),
+    **{name: Kind(QuestionSettings, benchmarks.make) for name in benchmarks.BENCHMARKS},
+    "math": Kind(MathematicsSettings, benchmarks.make_math),
+    "code_contests": Kind(ContestSettings, _programs(code_contests.make)),
+    "deepcoder": Kind(ProgramSettings, _programs(deepcoder.make)),
+}
+GENERATOR, ROWS, OWN = "rg:NAME", "rows of your own (data.jsonl)", "my_task.py:make"
+KINDS: dict[str, Kind[Any]] = {
+    **BUILT_IN,
+    GENERATOR: Kind(Settings, lambda name, settings: gym.make(name)),
+    ROWS: Kind(RowSettings, lambda name, settings: rows.load_rows(Path(name), settings)),
+    OWN: Kind(Settings, lambda name, settings: own.load_own(name)),
+}
+DEFAULTS = TaskConfig()
 
 
 def load_task(name: str, settings: TaskConfig = DEFAULTS) -> Task:
@@ -44,49 +72,50 @@ def load_task(name: str, settings: TaskConfig = DEFAULTS) -> Task:
         settings: how it is read, asked and graded; a `TrainConfig` will do.
 
     Raises:
-        RequestError: there is no such task, what is there is none, or a setting was given that
+        RequestError: there is no such task, what is there is not one, or a setting was given that
             this task does not read.
     """
-    if name in READS:
-        _refuse_unread(name, settings, READS[name])
-        make = import_module(f"tinylora.tasks.{name}").make
-        task: Task = make(settings) if READS[name] else make()
-        return task
-    if name.startswith("rg:"):
-        from tinylora.tasks.gym import make as make_gym
+    kind = KINDS[kind_of(name)]
+    _refuse_unread(name, kind, settings)
+    return with_twins(kind.make(name, settings))
 
-        _refuse_unread(name, settings, ())
-        return make_gym(name)
-    if name.endswith(".jsonl"):
-        from tinylora.tasks.rows import load_rows
 
-        _refuse_unread(name, settings, OWN_ROWS)
-        return load_rows(Path(name), settings)
+def kind_of(name: str) -> str:
+    """The key in `KINDS` of a task's name.
+
+    Raises:
+        RequestError: no kind of task is called so.
+    """
+    if name in BUILT_IN:
+        return name
+    if name.startswith(gym.PREFIX):
+        return GENERATOR
     if ".py:" in name:
-        from tinylora.tasks.own import load_own
-
-        _refuse_unread(name, settings, ())
-        return load_own(name)
+        return OWN
     if name.startswith(IN_PYTHON):
         raise RequestError(
-            f"The run was given its task {name.removeprefix(IN_PYTHON)} as an object in Python, "
-            "which no name finds again. Evaluate it with --task FILE.py:FUNCTION, or go on with it "
+            f"The run was given its task {name.removeprefix(IN_PYTHON)} as an object in Python, so "
+            "it cannot be found by name. Evaluate it with --task FILE.py:FUNCTION, or resume it "
             "in Python: tinylora.train(config, task=..., resume=True)."
         )
+    if is_rows(name):
+        return ROWS
     raise RequestError(
-        f'task = "{name}" is no task of this version.{nearest(name, READS)} '
-        f"Use {', '.join(READS)}, {KINDS}."
+        f'task = "{name}" is not a task of this version.{nearest(name, BUILT_IN)} '
+        f"Use {', '.join(BUILT_IN)}, rg:NAME (a generator of reasoning-gym), {ROWS}, or a function "
+        f"of yours ({OWN})."
     )
 
 
-def _refuse_unread(name: str, settings: TaskConfig, read: tuple[str, ...]) -> None:
+def _refuse_unread(name: str, kind: Kind[Any], settings: TaskConfig) -> None:
     """A setting that the task does not read would do nothing, and nobody would notice."""
-    for setting in TaskConfig.model_fields:
+    read = (*kind.reads.model_fields, *CHAT_FIELDS)
+    for setting in TASK_FIELDS:
         value = getattr(settings, setting)
-        if setting not in (*read, *CHAT_FIELDS) and value != getattr(DEFAULTS, setting):
-            readers = ", ".join(task for task, known in READS.items() if setting in known)
-            readers = readers or "rows of your own (data.jsonl)"
+        if setting not in read and value != getattr(DEFAULTS, setting):
+            shown = ",".join(value) if isinstance(value, tuple) else value
+            readers = [known for known in KINDS if setting in KINDS[known].reads.model_fields]
             raise RequestError(
-                f"{setting} = {value}, but task {name} does not read it: it is for {readers}. "
-                "Leave it out, or use another task."
+                f"{setting} = {shown}, but task {name} does not read it: it is for "
+                f"{', '.join(readers)}. Leave it out, or use another task."
             )

@@ -1,30 +1,34 @@
 """Is a task gradable? Its own right answers must be right, and nothing and a wrong one must not.
 
-No model is asked. A problem is *valid* if its right answer is right, an empty one scores 0 and a
-wrong one is not right; *invalid* if the grader said otherwise; *not judged* if it could not say.
-Problems without a right answer to try (programs, where the data has none that was accepted) are
-counted apart, and are checked with the empty and the wrong answer alone.
+No model is asked. A problem is *valid* if its right answer is right, in other spellings too where
+the task knows some, an empty one scores 0 and a wrong one is not right; *invalid* if the grader
+said otherwise; *not judged* if it could not say. Problems without a right answer to try (programs,
+where the data has none that was accepted) are counted apart, and are checked with the empty and the
+wrong answer alone.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tinylora.rewards.verdict import Verdict
 from tinylora.tasks.task import Problem, Task, grader_of
 
-BATCH = 256
+BATCH = 64  # problems that are graded in one call; between two calls the progress is shown
 MAX_INVALID_SHARE = 0.01  # of the problems; more, and training would follow the grader's mistakes
+RIGHT, RESPELLED, EMPTY = "right", "right, spelled otherwise", "empty"
 MAX_UNJUDGED_SHARE = 0.05  # as in training, where a step with more ends the run
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem that is not valid: which, and what was said about which answer."""
+    """A problem that is not valid: which, and what was said about which answer (its kind, and
+    what was tried)."""
 
     index: int
     gold: str
     answer: str
+    tried: str
     score: float | None
     reason: str
 
@@ -54,50 +58,55 @@ class Check:
         )
 
 
-def check(task: Task, problems: Sequence[Problem]) -> Check:
-    """Grade every problem's right answer, an empty one, and a wrong one."""
+def check(
+    task: Task, problems: Sequence[Problem], progress: Callable[[int], None] = lambda done: None
+) -> Check:
+    """Grade every problem's right answer in all its spellings, an empty one, and a wrong one.
+
+    Args:
+        progress: is told how many problems are done.
+    """
     found = Check()
     for start in range(0, len(problems), BATCH):
         _check_batch(task, problems[start : start + BATCH], start, found)
+        progress(found.num_problems)
     return found
 
 
 def _check_batch(task: Task, problems: Sequence[Problem], start: int, found: Check) -> None:
-    tries = [
-        (place, problem, kind, answer)
-        for place, problem in enumerate(problems)
-        for kind, answer in answers_of(task, problem).items()
-    ]
-    verdicts = grader_of(task)(
-        [problem for _, problem, _, _ in tries], [answer for _, _, _, answer in tries]
-    )
-    said: list[dict[str, Verdict]] = [{} for _ in problems]
-    for (place, _, kind, _), verdict in zip(tries, verdicts, strict=True):
-        said[place][kind] = verdict
-    for place, problem in enumerate(problems):
-        _count(problem, start + place, said[place], found)
+    answers_P = [answers_of(task, problem) for problem in problems]
+    tries = [(p, text) for p, tried in zip(problems, answers_P, strict=True) for _, text in tried]
+    verdicts = iter(grader_of(task)([p for p, _ in tries], [text for _, text in tries]))
+    for place, (problem, answers) in enumerate(zip(problems, answers_P, strict=True)):
+        said = [(kind, text, next(verdicts)) for kind, text in answers]
+        _count(problem, start + place, said, found)
 
 
-def answers_of(task: Task, problem: Problem) -> dict[str, str]:
-    """The answers that are tried: `right` and `wrong`, where there are such, and `empty`."""
+def answers_of(task: Task, problem: Problem) -> list[tuple[str, str]]:
+    """The answers that are tried, each with its kind: right in one or more spellings, empty and
+    wrong, where there are such."""
     right = task.right_answer(problem) if task.right_answer else problem.solution or problem.gold
     wrong = task.wrong_answer(problem) if task.wrong_answer else None
-    tried = {"right": right or None, "empty": "", "wrong": wrong}
-    return {kind: answer for kind, answer in tried.items() if answer is not None}
+    spelled = task.spellings(problem) if task.spellings and right else ()
+    tried = [(RIGHT, right or None), *((RESPELLED, text) for text in spelled)]
+    tried += [(EMPTY, ""), ("wrong", wrong)]
+    return [(kind, answer) for kind, answer in tried if answer is not None]
 
 
-def _count(problem: Problem, index: int, said: dict[str, Verdict], found: Check) -> None:
+def _count(
+    problem: Problem, index: int, said: list[tuple[str, str, Verdict]], found: Check
+) -> None:
     found.num_problems += 1
-    found.num_without_answer += "right" not in said
-    unjudged = [kind for kind, verdict in said.items() if verdict.score is None]
-    mistaken = [kind for kind, verdict in said.items() if not _as_expected(kind, verdict)]
+    found.num_without_answer += all(kind != RIGHT for kind, _, _ in said)
+    unjudged = [entry for entry in said if entry[2].score is None]
+    mistaken = [entry for entry in said if not _as_expected(entry[0], entry[2])]
     found.kinds["not judged" if unjudged else "invalid" if mistaken else "valid"] += 1
-    for kind in (unjudged or mistaken)[:1]:
-        verdict = said[kind]
-        found.findings.append(Finding(index, problem.gold, kind, verdict.score, verdict.cause))
+    for kind, text, verdict in (unjudged or mistaken)[:1]:
+        finding = Finding(index, problem.gold, kind, text, verdict.score, verdict.cause)
+        found.findings.append(finding)
 
 
 def _as_expected(kind: str, verdict: Verdict) -> bool:
-    if kind == "right":
+    if kind in (RIGHT, RESPELLED):
         return verdict.is_right
     return not verdict.is_right and (kind == "wrong" or verdict.score == 0)

@@ -1,13 +1,16 @@
 """The rows of a task, one by one: from the hub, or from local files (`--data FILE` or a folder).
 
 Local files are JSON lines, a JSON list or Parquet, packed with gzip or not. They are read as they
-come, a row (of Parquet: a few rows) at a time, so that a file larger than memory is no obstacle.
+come, a row (of Parquet: a few rows) at a time, so that a file may be larger than memory. The rows
+stay as they are: a reader that makes a table of them would turn texts into dates, add fields that a
+row does not have, and name no line.
 """
 
 import gzip
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +26,9 @@ SUFFIXES = (".jsonl", ".json", ".parquet")
 CHUNK = 1 << 16  # characters of a JSON list that are read at once
 TEST_SHARE = 0.1
 BATCH_ROWS = 16  # rows of Parquet: those with tests weigh megabytes
+_BEFORE = "\ufeff \t\r\n"
+_MAYBE_HALF, _HALF = re.compile(r"\\u[dD][89a-fA-F]"), re.compile("[\ud800-\udfff]")
+_DECODER = json.JSONDecoder(parse_constant=lambda name: None)  # NaN is a gap, as pandas writes it
 
 
 class MissingRows(RequestError):
@@ -99,7 +105,7 @@ def read_splits(
             raise missing[-1]
         return items[0], items[1], [error.note for error in missing]
     held = read(read_rows(Path(data).expanduser()))
-    stem = PurePosixPath("/") / (_stem(Path(data).name) or "")
+    stem = PurePosixPath("/") / (stem_of(Path(data).name) or "")
     patterns = [pattern for source in test for pattern in source.files]
     if not train or any(stem.match(pattern) for pattern in patterns):
         return [], held, []
@@ -151,7 +157,7 @@ def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     names = {}
     for where, _, files in os.walk(folder, followlinks=True):
         for file in files:
-            stem = _stem(file)
+            stem = stem_of(file)
             if stem is not None:
                 path = Path(where) / file
                 names[path] = PurePosixPath("/") / path.relative_to(folder).with_name(stem)
@@ -162,39 +168,47 @@ def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     return []
 
 
-def _stem(file: str) -> str | None:
+def stem_of(file: str) -> str | None:
     """The name without `.jsonl`, `.json.gz` and the like; None for other kinds of files."""
-    name = file.removesuffix(".gz")
-    return next((name.removesuffix(end) for end in SUFFIXES if name.endswith(end)), None)
+    name = file[:-3] if file.lower().endswith(".gz") else file
+    end = next((end for end in SUFFIXES if name.lower().endswith(end)), None)
+    return None if end is None else name[: -len(end)]
+
+
+def is_rows(file: str) -> bool:
+    """Whether a file of this name holds rows."""
+    return stem_of(file) is not None
 
 
 def read_rows(path: Path) -> Iterator[Placed]:
     """The rows of one file, one after the other, each with its place.
 
     Raises:
-        RequestError: the file is of no known kind, or malformed; the line or row is named.
+        RequestError: the file is not of a known kind, or malformed; the line or row is named.
     """
-    if path.name.endswith(".parquet"):
+    name = path.name.lower()
+    if name.endswith(".parquet"):
         yield from _parquet(path)
         return
-    kind = path.name.removesuffix(".gz")
+    kind = name.removesuffix(".gz")
     if not kind.endswith((".jsonl", ".json")):
         raise RequestError(
-            f"{path} is of no known kind. Rows come as {', '.join(SUFFIXES)}, gzipped or not."
+            f"{path} is not a file of a known kind. Rows come as {', '.join(SUFFIXES)}, gzipped or "
+            "not."
         )
-    opener: Any = gzip.open if path.name.endswith(".gz") else open
+    opener: Any = gzip.open if name.endswith(".gz") else open
     try:
         with opener(path, "rt", encoding="utf-8", newline="\n") as file:
             yield from _lines(file, path) if _is_lines(file, kind) else _items(file, path)
     except UnicodeDecodeError as error:
         raise RequestError(f"{path} is not UTF-8 ({error.reason}). Save it as UTF-8.") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise RequestError(f"{path} is no whole gzip file ({error}). Copy it again.") from None
+        raise RequestError(f"{path} is not a whole gzip file ({error}). Copy it again.") from None
 
 
 def _is_lines(file: IO[str], kind: str) -> bool:
     """A `.json` file may hold lines too: a list opens with a bracket."""
-    opening = file.read(CHUNK).lstrip("\ufeff \t\r\n")[:1]
+    opening = file.read(CHUNK).lstrip(_BEFORE)[:1]
     file.seek(0)
     return kind.endswith(".jsonl") or opening != "["
 
@@ -202,41 +216,79 @@ def _is_lines(file: IO[str], kind: str) -> bool:
 def _lines(file: IO[str], path: Path) -> Iterator[Placed]:
     """Lines end where JSON lines end: U+2028 is a character like others."""
     for number, line in enumerate(file, start=1):
-        place = f"{path}, line {number}"
-        text = line.strip("\ufeff \t\r\n")
-        try:
-            row = json.loads(text) if text else None
-        except json.JSONDecodeError as error:
-            raise RequestError(f"{place} is not JSON: {error}.") from None
+        place, text = f"{path}, line {number}", line.strip(_BEFORE)
         if text:
-            yield _placed(row, place)
-
-
-def _placed(row: Any, place: str) -> Placed:
-    if not isinstance(row, dict):
-        raise RequestError(f"{place} is no JSON object, but a row has fields.")
-    return place, row
+            try:
+                row, end = _decode(text)
+            except ValueError as error:
+                raise RequestError(f"{place} is not JSON: {error}.") from None
+            if text[end:].strip():
+                raise RequestError(f"{place} is not JSON: more than one value. Write a row a line.")
+            yield _placed(row, text, place)
 
 
 def _items(file: IO[str], path: Path) -> Iterator[Placed]:
     """The items of a JSON list, without the list: what is left of one chunk meets the next."""
-    decoder, text, count, is_over = json.JSONDecoder(), "", 0, False
+    text, count, is_over = "", 0, False
+    row: Any
     while True:
-        text = text.lstrip("\ufeff \t\r\n,[" if count == 0 else " \t\r\n,")
-        if text.startswith("]"):
-            return
         try:
-            row, end = decoder.raw_decode(text)
-        except json.JSONDecodeError as error:
+            row, end = _item(text, count)
+        except ValueError as error:  # not JSON, or not yet whole
             chunk = "" if is_over else file.read(max(CHUNK, len(text)))
             is_over = not chunk
             if is_over:
                 raise RequestError(f"{path}, row {count + 1} is not JSON: {error}.") from None
             text += chunk
             continue
+        if row is None:
+            break
         count += 1
-        yield _placed(row, f"{path}, row {count}")
+        yield _placed(row, text[:end], f"{path}, row {count}")
         text = text[end:]
+    if (text[end:] + file.read()).strip():
+        raise RequestError(f"{path} is not JSON: something follows the list. Remove it.")
+
+
+def _item(text: str, count: int) -> tuple[Any, int]:
+    """The next item and its end, or None and the end of the list, after `count` items.
+
+    Raises:
+        ValueError: the text is not the rest of a list, or not whole.
+    """
+    comma = r"\[" if count == 0 else ","
+    opening = re.match(rf"[{_BEFORE}]*(?:({comma})[ \t\r\n]*)?", text)
+    assert opening is not None
+    start = opening.end()
+    if text[start : start + 1] == "]" and (count == 0) == (opening[1] is not None):
+        return None, start + 1
+    if opening[1] is None:
+        raise ValueError(f"it needs {'a bracket' if count == 0 else 'a comma or a bracket'} here")
+    row, end = _decode(text, start)
+    return ("null" if row is None else row), end
+
+
+def _decode(text: str, start: int = 0) -> tuple[Any, int]:
+    """The JSON value that begins at `start`, and its end.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return _DECODER.raw_decode(text, start)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _placed(row: Any, text: str, place: str) -> Placed:
+    if not isinstance(row, dict):
+        raise RequestError(f"{place} is not a JSON object, but a row has fields.")
+    if _MAYBE_HALF.search(text) and _HALF.search(json.dumps(row, ensure_ascii=False)):
+        raise RequestError(
+            f"{place} holds half of a character (a lone surrogate such as \\ud800), which no "
+            "tokenizer reads. Remove it."
+        )
+    return place, row
 
 
 def _parquet(path: Path) -> Iterator[Placed]:
@@ -269,7 +321,7 @@ def _from_hub(source: Source, task: str) -> Iterator[Placed]:
     except (OSError, ValueError) as error:
         cause = str(error).strip().split("\n")[0].rstrip(".")
         raise RequestError(
-            f"The {source.split} rows of task {task} could not be had from the hub "
+            f"The {source.split} rows of task {task} could not be read from the hub "
             f"({source.hub}: {cause}). Give local files: --data FILE or --data DIR."
         ) from error
 

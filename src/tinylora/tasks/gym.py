@@ -2,7 +2,7 @@
 
 A generator makes problem i of a data set from seed + i. The training problems have the seeds below
 20,000 and the test problems those from 1,000,000 on, so that no seed serves both; a generator with
-few different problems can still repeat one. Partial scores stay as they are.
+few different problems can repeat one anyway. Partial scores stay as they are.
 
 Both run in a process of their own (`gym_referee.py`): some verifiers evaluate the answer as Python
 or as an expression of SymPy, and some generators make other problems in every process, unless the
@@ -50,14 +50,21 @@ def make(name: str) -> Task:
         grade_many=referee.grade,
         right_answer=lambda problem: problem.solution,
         wrong_answer=lambda problem: "<answer></answer>",
+        answer_of=answer_of,
     )
+
+
+def answer_of(completion: str) -> str | None:
+    """The last answer in tags."""
+    answers = _ANSWER.findall(completion)
+    return answers[-1].strip() if answers else None
 
 
 def _check(generator: str) -> None:
     if find_spec("reasoning_gym") is None:
         raise RequestError(
             f"task = {PREFIX}{generator} needs reasoning-gym, which is not installed. "
-            f"{install_hint('rg')}"
+            f"{install_hint('rg')}."
         )
     from reasoning_gym.factory import DATASETS  # type: ignore[import-untyped]
 

@@ -1,20 +1,26 @@
-"""What the mathematical benchmarks share: rows to questions, questions to a graded task.
+"""What mathematical tasks share: rows to questions, questions to a graded task.
 
 A row without a gold answer is left out, and so is a training problem whose statement is in the test
 split; the task's notes say how many.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypedDict
 
 from tinylora.errors import RequestError
-from tinylora.settings import TaskConfig
+from tinylora.rewards import math
+from tinylora.rewards.math import extract
+from tinylora.rewards.math.extract import AnswerFormat
+from tinylora.rewards.verdict import Verdict
+from tinylora.settings.task import QuestionSettings, RewardSettings
 from tinylora.tasks.data import Placed, Row, Source, read_splits
-from tinylora.tasks.grading import graders
-from tinylora.tasks.prompts import TEMPLATES, Template
-from tinylora.tasks.task import Problem, Task
+from tinylora.tasks.prompts import TEMPLATES, Template, written
+from tinylora.tasks.task import Grade, Problem, Task
+
+WRONG = "-987654321.5"  # an answer that no problem has
 
 
 @dataclass(frozen=True)
@@ -36,13 +42,14 @@ class Benchmark:
 
     Args:
         read: a row to its question; KeyError where a field is missing.
+        sample: a row as the data set has them, shown where other rows are refused.
         test, train: where the rows are; a benchmark without `train` is for evaluation alone.
         template: how it is asked, unless the settings say otherwise.
         keep: which training questions stay; None: all.
     """
 
-    name: str
     read: Read
+    sample: Row
     test: Source
     train: Source | None = None
     template: str = "boxed"
@@ -50,16 +57,16 @@ class Benchmark:
     keep: Callable[[Question], bool] | None = None
 
 
-def load(benchmark: Benchmark, settings: TaskConfig) -> Task:
+def load(name: str, benchmark: Benchmark, settings: QuestionSettings) -> Task:
     """The benchmark as a task.
 
     Raises:
-        RequestError: its rows are not there, or are no rows of this benchmark.
+        RequestError: its rows are not there, or are not rows of this benchmark.
     """
     template = TEMPLATES[settings.prompt_template or benchmark.template]
-    train, test, notes = _splits(benchmark, settings)
+    train, test, notes = _splits(name, benchmark, settings.data)
     return Task(
-        benchmark.name,
+        name,
         [ask(template, question) for question in train],
         [ask(template, question) for question in test],
         max_new_tokens=benchmark.max_new_tokens,
@@ -93,16 +100,16 @@ def whole_number(gold: str) -> str:
 
 
 def _splits(
-    benchmark: Benchmark, settings: TaskConfig
+    name: str, benchmark: Benchmark, data: str | None
 ) -> tuple[list[Question], list[Question], tuple[str, ...]]:
     """Train and test questions, and what was left out."""
     notes: list[str] = []
     train, test, missing = read_splits(
         () if benchmark.train is None else (benchmark.train,),
         (benchmark.test,),
-        settings.data,
-        benchmark.name,
-        lambda placed: _questions(benchmark, placed, notes),
+        data,
+        name,
+        lambda placed: _questions(name, benchmark, placed, notes),
         lambda question: question.text,
     )
     if benchmark.keep is not None:
@@ -110,25 +117,28 @@ def _splits(
     return _unseen(train, test, notes), test, (*notes, *missing)
 
 
-def _questions(benchmark: Benchmark, placed: Iterable[Placed], notes: list[str]) -> list[Question]:
-    found = [_read(benchmark, place, row) for place, row in placed]
+def _questions(
+    name: str, benchmark: Benchmark, placed: Iterable[Placed], notes: list[str]
+) -> list[Question]:
+    found = [_read(name, benchmark, place, row) for place, row in placed]
     kept = [question for question in found if question.gold]
     if len(kept) < len(found):
         notes.append(
-            f"{len(found) - len(kept)} of {len(found)} rows of {benchmark.name} have no gold "
-            "answer and were left out."
+            f"{len(found) - len(kept)} of {len(found)} rows of {name} have no gold answer and were "
+            "left out."
         )
     return kept
 
 
-def _read(benchmark: Benchmark, place: str, row: Row) -> Question:
+def _read(name: str, benchmark: Benchmark, place: str, row: Row) -> Question:
     try:
         return benchmark.read(row)
     except (KeyError, TypeError) as error:
         raise RequestError(
-            f"{place} is no row of task {benchmark.name}: {_missing(error)}; its fields are "
-            f"{', '.join(row)}. Give the benchmark's own files, or rows of your own: "
-            "--task FILE.jsonl, with prompt and answer."
+            f"{place} is not a row of task {name}: {_missing(error)}; its fields are "
+            f"{', '.join(row)}. Give the benchmark's own files, whose rows have "
+            f"{', '.join(benchmark.sample)}, or rows of your own: --task FILE.jsonl, with prompt "
+            "and answer."
         ) from None
 
 
@@ -147,3 +157,58 @@ def _unseen(train: list[Question], test: list[Question], notes: list[str]) -> li
             f"{len(train) - len(unseen)} training problems are in the test split and were left out."
         )
     return unseen
+
+
+class Graders(TypedDict):
+    """What a mathematical task is graded by, as `Task` takes it."""
+
+    grade: Callable[[str, str], Verdict]
+    grade_many: Grade
+    right_answer: Callable[[Problem], str | None]
+    wrong_answer: Callable[[Problem], str | None]
+    spellings: Callable[[Problem], Sequence[str]]
+    answer_of: Callable[[str], str | None]
+
+
+def graders(asked: AnswerFormat, settings: RewardSettings) -> Graders:
+    """For answers in the format that the prompt asked for, or (`lenient`) in any."""
+    answer_format = asked if settings.reward_format == "strict" else "any"
+    written_as = "hash" if asked == "hash" else "boxed"
+
+    def grade_many(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:
+        golds = [problem.gold for problem in problems]
+        return math.grade_many(list(zip(golds, completions, strict=True)), answer_format)
+
+    def answer_of(completion: str) -> str | None:
+        is_any = answer_format == "any"
+        return extract.lenient(completion) if is_any else extract.strict(completion, answer_format)
+
+    return {
+        "grade": partial(math.grade, answer_format=answer_format),
+        "grade_many": grade_many,
+        "right_answer": lambda problem: written(problem.gold, written_as),
+        "wrong_answer": lambda problem: written(WRONG, written_as),
+        "spellings": lambda problem: [
+            f"{_REASONING}{written(spelling, written_as)}" for spelling in spellings(problem.gold)
+        ],
+        "answer_of": answer_of,
+    }
+
+
+_REASONING = "We try 12345 first, and then correct it.\n"
+_WHOLE, _DECIMAL = re.compile(r"-?\d+"), re.compile(r"-?\d+\.\d+")
+_FRACTION = re.compile(r"(-?)\\[dt]?frac\{(\d+)\}\{(\d+)\}")
+
+
+def spellings(gold: str) -> list[str]:
+    r"""Other ways to write the gold answer: `1,234` and `1234.0`, `\dfrac{1}{2}` and `1/2`."""
+    if _WHOLE.fullmatch(gold):
+        with_commas = [f"{int(gold):,}"] if len(gold.lstrip("-0")) > 3 else []
+        return [*with_commas, f"{gold}.0"]
+    if _DECIMAL.fullmatch(gold):
+        return [f"{gold}0"]
+    fraction = _FRACTION.fullmatch(gold)
+    if fraction:
+        sign, above, below = fraction.groups()
+        return [rf"{sign}\dfrac{{{above}}}{{{below}}}", f"{sign}{above}/{below}"]
+    return [gold]

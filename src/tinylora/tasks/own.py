@@ -9,44 +9,58 @@ from types import ModuleType
 
 from tinylora.errors import RequestError
 from tinylora.settings import nearest
-from tinylora.tasks.task import Task
+from tinylora.tasks.task import Task, check_task
+from tinylora.tasks.theirs import described, place_of, their_code
 
 
 def load_own(name: str) -> Task:
-    """Run the file and call the function; what either of them raises is the user's to see.
+    """Run the file and call the function.
 
     Raises:
-        RequestError: there is no such file or function, or it returned something else.
+        RequestError: there is no such file or function, one of them raised an exception (with the
+            file and line), or it returned something that is not a task.
     """
     file, _, function = name.rpartition(":")
-    path = Path(file)
+    path = Path(file).expanduser()
     if not path.is_file():
         raise RequestError(
             f"There is no file {path}, which task = {name} names. Give FILE.py:FUNCTION."
         )
-    with _importable(path.resolve().parent):
-        module = _run(path)
+    with _importable(path.resolve().parent), _without_exit(name):
+        with their_code(str(path), RequestError):
+            module = _run(path)
         make = getattr(module, function, None)
         if not callable(make):
             known = [key for key, value in vars(module).items() if callable(value)]
             raise RequestError(f"{path} has no function {function}.{nearest(function, known)}")
-        task = make()
-    if not isinstance(task, Task):
-        raise RequestError(
-            f"{name} returned a {type(task).__name__}, but a task is a tinylora.Task. Return "
-            "Task(name, train, test, grade)."
-        )
-    return task
+        with their_code(name, RequestError):
+            task = make()
+    return check_task(task, name)
 
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """The file's neighbours can be imported while it runs, as by `python FILE.py`."""
+    """The file's neighbours come first while it runs, as by `python FILE.py`, and last from then
+    on: a grader may import them when it is called."""
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+
+
+@contextmanager
+def _without_exit(name: str) -> Iterator[None]:
+    try:
+        yield
+    except SystemExit as stop:
+        place = place_of(stop) or name
+        raise RequestError(
+            f"{name} ended the program ({described(stop)}; {place}). Return a Task, or raise an "
+            "exception that says what is wrong."
+        ) from None
 
 
 def _run(path: Path) -> ModuleType:
@@ -56,5 +70,9 @@ def _run(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up there
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

@@ -133,13 +133,19 @@ def problems(seed: int, split: Split, length: int) -> MadeProblems:
     return MadeProblems(partial(make_problem, seed, split), length)
 
 
+def answer_of(completion: str) -> str | None:
+    """The first number after `####`."""
+    match = ANSWER.search(completion)
+    return None if match is None else str(int(match[1]))
+
+
 def grade(gold: str, completion: str) -> Verdict:
     """1 if the first number after `####` is the gold answer, else 0."""
-    match = ANSWER.search(completion)
-    if match is None:
+    answer = answer_of(completion)
+    if answer is None:
         return Verdict(0.0, "no answer after ####", {"answer": None})
-    is_right = int(match[1]) == int(gold)
-    return Verdict(float(is_right), "right" if is_right else "wrong", {"answer": match[1]})
+    is_right = int(answer) == int(gold)
+    return Verdict(float(is_right), "right" if is_right else "wrong", {"answer": answer})
 
 
 def habit(completion: str) -> str:
@@ -157,4 +163,5 @@ def make(seed: int = 0) -> Task:
         grade=grade,
         max_new_tokens=64,
         label=habit,
+        answer_of=answer_of,
     )

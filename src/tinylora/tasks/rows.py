@@ -1,8 +1,9 @@
-"""A task from a JSONL file: one row a line, fields `prompt` and `answer`.
+"""A task from a file of rows: JSON lines, a JSON list or Parquet, fields `prompt` and `answer`.
 
 A completion is right if it is the answer, apart from spaces around it; or, with an `answer_format`,
 if the mathematics in it equals the answer's. The prompt is asked as it is: it has to say in which
-form the answer is wanted. A tenth of the rows is held out as the test split.
+form the answer is wanted. It may be the turns of a chat. A tenth of the rows is held out as the
+test split.
 """
 
 from pathlib import Path
@@ -10,35 +11,40 @@ from typing import Any
 
 from tinylora.errors import RequestError
 from tinylora.rewards.verdict import Verdict
-from tinylora.settings import TaskConfig
-from tinylora.tasks.data import Row, read_rows, split
-from tinylora.tasks.task import Problem, Task
+from tinylora.settings.task import RowSettings
+from tinylora.tasks.data import Row, read_rows, split, stem_of
+from tinylora.tasks.task import Problem, Task, written_number
+from tinylora.tasks.theirs import shown
 
 
-def load_rows(path: Path, settings: TaskConfig) -> Task:
-    """The task that a JSONL file holds.
+def load_rows(path: Path, settings: RowSettings) -> Task:
+    """The task that a file of rows holds.
 
     Raises:
         RequestError: the file is missing, a row is malformed, or there are fewer than two prompts.
     """
+    path = path.expanduser()
     if not path.is_file():
         raise RequestError(
             f"There is no task file {path}. Give the path of a JSONL file whose rows have the "
             "fields prompt and answer."
         )
+    name = stem_of(path.name) or path.stem
     problems = [_problem(row, place) for place, row in read_rows(path)]
-    train, test = split(problems, lambda problem: problem.prompt)
+    train, test = split(problems, _asked)
     if not train or not test:
         raise RequestError(
-            f"{path} has {len(train) + len(test)} different prompts, but training and test need "
-            "one each. Add rows."
+            f"{path} has {len({*map(_asked, problems)})} different prompts, but training and test "
+            "need one each. Add rows."
         )
     if settings.answer_format == "exact":
         _refuse_lenient(settings)
-        return Task(path.stem, train, test, grade, right_answer=lambda problem: problem.gold)
-    from tinylora.tasks.grading import graders
+        return Task(
+            name, train, test, grade, right_answer=lambda problem: problem.gold, answer_of=str.strip
+        )
+    from tinylora.tasks.mathematics import graders
 
-    return Task(path.stem, train, test, **graders(settings.answer_format, settings))
+    return Task(name, train, test, **graders(settings.answer_format, settings))
 
 
 def grade(gold: str, completion: str) -> Verdict:
@@ -46,7 +52,11 @@ def grade(gold: str, completion: str) -> Verdict:
     return Verdict(float(completion.strip() == gold.strip()))
 
 
-def _refuse_lenient(settings: TaskConfig) -> None:
+def _asked(problem: Problem) -> str:
+    return "\n".join([*(turn["content"] for turn in problem.turns), problem.prompt])
+
+
+def _refuse_lenient(settings: RowSettings) -> None:
     if settings.reward_format != "strict":
         raise RequestError(
             f"reward_format = {settings.reward_format}, but rows that are matched exactly have no "
@@ -56,23 +66,29 @@ def _refuse_lenient(settings: TaskConfig) -> None:
 
 def _problem(row: Row, place: str) -> Problem:
     columns = dict(row)
-    prompt = _text(columns.pop("prompt", None), "prompt", place)
+    asked: Any = columns.pop("prompt", None)
+    is_chat = bool(asked) and isinstance(asked, list)
+    prompt = asked if is_chat else _text(asked, "prompt", place)
     answer = _text(columns.pop("answer", None), "answer", place)
     system, solution = columns.pop("system", None), columns.pop("solution", None)
-    return Problem(
-        prompt,
-        answer,
-        None if solution is None else _text(solution, "solution", place),
-        columns,
-        None if system is None else _text(system, "system", place),
-    )
+    try:
+        return Problem(
+            prompt,
+            answer,
+            None if solution is None else _text(solution, "solution", place),
+            columns,
+            None if system is None else _text(system, "system", place),
+        )
+    except RequestError as error:
+        raise RequestError(f"{place}: {error}") from None
 
 
 def _text(value: Any, field: str, place: str) -> str:
     """Texts as they are, numbers as they are written; nothing else is a prompt or an answer."""
     if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
-        return str(value)
-    what = "is missing or empty" if value in (None, "") else f"is {value!r}, not a text"
+        return value if isinstance(value, str) else written_number(value)
+    is_empty = value is None or value == ""
+    what = "is missing or empty" if is_empty else f"is {shown(value)}, not a text"
     raise RequestError(f"{place}: the field {field} {what}. Write {_EXAMPLE}.")
 
 
