@@ -1,4 +1,4 @@
-"""What the machine does to programs is not their fault: busy cores, no memory, no descriptors, forks.
+"""What the machine does to programs is not their fault: busy cores, no memory, forks.
 
 No test here looks at a clock; where one would wait for ever, the fault that it tests is back.
 """

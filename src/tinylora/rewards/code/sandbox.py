@@ -271,12 +271,12 @@ def _started(
 ) -> Iterator[Box]:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with here, there, _memory() as words, _proc() as proc:
-        stub = _stub_command(
-            tools.stub if folder else "/stub", (there.fileno(), proc), setup, folder
-        )
+        path = tools.stub if folder else "/stub"
+        stub = _stub_command(path, (there.fileno(), proc), setup, folder)
         bubblewrap = [] if folder else _bubblewrap(tools, setup, places)
         process = subprocess.Popen(
-            [*_default_signals(), *bubblewrap, *stub], stdin=subprocess.DEVNULL, stdout=words, stderr=words,
+            [*_default_signals(), *bubblewrap, *stub],
+            stdin=subprocess.DEVNULL, stdout=words, stderr=words,
             pass_fds=(there.fileno(), *places.values(), *([proc] if proc >= 0 else [])),
             cwd=f"{folder}/tmp" if folder else "/", start_new_session=True,
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TMPDIR": f"{folder}/tmp"},
