@@ -31,7 +31,7 @@ from statistics import median
 from typing import Any
 
 from tinylora.rewards.code import compile
-from tinylora.rewards.code.judging import Job, Limits, Test, judge, judge_many
+from tinylora.rewards.code.judging import Limits, Submission, Test, judge, judge_many
 from tinylora.rewards.code.slots import NUM_CORES
 from tinylora.rewards.verdict import Verdict
 
@@ -100,16 +100,23 @@ def main() -> None:
     names = [problem.name for problem in PROBLEMS]
     parser.add_argument("--problems", nargs="+", choices=names, default=names)
     options = parser.parse_args()
-    jobs = [job for one in PROBLEMS if one.name in options.problems for job in _jobs(one)]
-    judge(jobs[0].source, jobs[0].tests)  # the trial of the sandbox and its tools, once a process
+    submissions = [
+        submission
+        for one in PROBLEMS
+        if one.name in options.problems
+        for submission in _submissions(one)
+    ]
+    judge(
+        submissions[0].source, submissions[0].tests
+    )  # the trial of the sandbox and its tools, once a process
     said = subprocess.run(["g++", "--version"], capture_output=True, text=True).stdout
     print(
-        f"{len(jobs)} programs, {len(SIZES)} tests each, {said.splitlines()[0]}, Python "
+        f"{len(submissions)} programs, {len(SIZES)} tests each, {said.splitlines()[0]}, Python "
         f"{platform.python_version()}, {NUM_CORES} cores, load {os.getloadavg()[0]:.1f}"
     )
-    figures = [_round(jobs) for _ in range(options.rounds)]
+    figures = [_round(submissions) for _ in range(options.rounds)]
     print(f"verdicts, the same of both: {dict(figures[0].verdicts)}")
-    _report(figures, len(jobs))
+    _report(figures, len(submissions))
 
 
 @dataclass(frozen=True)
@@ -124,10 +131,10 @@ class Round:
     verdicts: Counter[str]
 
 
-def _round(jobs: Sequence[Job]) -> Round:
-    plain, scores = _timed(lambda: [plain_way(job) for job in jobs])
-    judged, verdicts = _timed(lambda: _judged_anew(jobs))
-    twice, _ = _timed(lambda: _judged_anew([*jobs, *jobs]))
+def _round(submissions: Sequence[Submission]) -> Round:
+    plain, scores = _timed(lambda: [plain_way(submission) for submission in submissions])
+    judged, verdicts = _timed(lambda: _judged_anew(submissions))
+    twice, _ = _timed(lambda: _judged_anew([*submissions, *submissions]))
     theirs = [verdict.score for verdict in verdicts]
     assert scores == theirs, f"the two ways disagree: {list(zip(scores, theirs, strict=True))}"
     return Round(
@@ -155,7 +162,7 @@ def _report(rounds: Sequence[Round], num_programs: int) -> None:
     print(f"of the judge's CPU s: g++ {compiler:.1%}; sandbox {own:.1%} of g++ and programs")
 
 
-def _jobs(problem: Problem) -> list[Job]:
+def _submissions(problem: Problem) -> list[Submission]:
     """This problem's programs, with tests whose outputs are the right program's."""
     right = (FOLDER / f"{problem.name}.cpp").read_text(encoding="utf-8")
     assert problem.mistake[0] in right
@@ -169,31 +176,31 @@ def _jobs(problem: Problem) -> list[Job]:
     inputs = [problem.make_input(rng, size) for size in SIZES]
     tests = tuple(map(Test, inputs, _outputs(right, inputs)))
     limits = Limits(cpu_s=CPU_S, wall_s=PATIENCE_S)
-    return [Job(source, tests, limits, scheme="graded") for source in sources]
+    return [Submission(source, tests, limits, scheme="graded") for source in sources]
 
 
 def _outputs(source: str, inputs: Sequence[str]) -> list[str]:
-    with tempfile.TemporaryDirectory() as room:
-        program = _compiled(source, room)
+    with tempfile.TemporaryDirectory() as folder:
+        program = _compiled(source, folder)
         assert program
         return [_output(program, given) or "" for given in inputs]
 
 
-def plain_way(job: Job) -> float:
+def plain_way(submission: Submission) -> float:
     """The score by g++ and subprocess.run."""
-    with tempfile.TemporaryDirectory() as room:
-        program = _compiled(str(job.source), room)
+    with tempfile.TemporaryDirectory() as folder:
+        program = _compiled(str(submission.source), folder)
         if program is None:
             return 0.0
         num_passed = 0
-        for test in job.tests:
+        for test in submission.tests:
             output = _output(program, str(test.input))
             num_passed += output is not None and output.split() == str(test.output).split()
-        return 0.5 + 0.5 * num_passed / len(job.tests)
+        return 0.5 + 0.5 * num_passed / len(submission.tests)
 
 
-def _compiled(source: str, room: str) -> str | None:
-    path, program = Path(room, "main.cpp"), str(Path(room, "a.out"))
+def _compiled(source: str, folder: str) -> str | None:
+    path, program = Path(folder, "main.cpp"), str(Path(folder, "a.out"))
     path.write_text(source, encoding="utf-8")
     command = ["g++", "-O2", "-std=gnu++17", "-w", str(path), "-o", program]
     return None if subprocess.run(command, capture_output=True).returncode else program
@@ -209,10 +216,10 @@ def _output(program: str, given: str) -> str | None:
     return done.stdout
 
 
-def _judged_anew(jobs: Sequence[Job]) -> list[Verdict]:
+def _judged_anew(submissions: Sequence[Submission]) -> list[Verdict]:
     """As in a new process: no program is remembered from the round before."""
     compile._kept = compile._Kept()
-    return judge_many(jobs)
+    return judge_many(submissions)
 
 
 def _timed(run: Callable[[], list[Any]]) -> tuple[tuple[float, float], list[Any]]:

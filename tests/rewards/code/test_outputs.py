@@ -68,3 +68,55 @@ def test_the_tolerance_is_a_setting():
 
 def test_the_same_word_is_the_same_float():
     assert same("nan", "nan", "float")
+
+
+@pytest.mark.parametrize(
+    ("got", "wanted"),
+    [("0.5", "0.5000000000"), ("7.478708665", "7.4787086646"), ("-0.0", "0.000"), ("x 1", "x 1")],
+)
+def test_auto_compares_decimals_within_the_tolerance(got, wanted):
+    assert same(got, wanted, "auto")
+
+
+@pytest.mark.parametrize(
+    ("got", "wanted"), [("3.0", "3"), ("0.5001", "0.5"), ("1e3", "1000"), ("v1.2.4", "v1.2.3")]
+)
+def test_auto_is_exact_where_no_decimal_is_wanted(got, wanted):
+    assert not same(got, wanted, "auto")
+
+
+@pytest.mark.parametrize(
+    ("got", "wanted"),
+    [("1000000907.0", "1000000007"), ("1e18", "999999999999999989"), ("1.0e18", "1" + "0" * 17),
+     ("50000000000000001.0", "50000000000000000"), ("1e999999", "1" * 40), ("2.5", "3")],
+)  # fmt: skip
+def test_a_whole_number_is_exact_however_the_answer_is_written(got, wanted):
+    assert not same(got, wanted, "float")
+
+
+def test_a_whole_number_may_be_written_with_a_point():
+    assert same("50000000000000000.0", "50000000000000000", "float")
+    assert same("1e18", "1" + "0" * 18, "float")
+    assert same("999999.9", "1000000", "float")
+
+
+def test_blanks_count_in_a_picture_of_signs():
+    picture = "  *\n ***\n*****\n"
+    assert same("  *  \n ***\n*****", picture, "auto")
+    assert not same("*\n***\n*****", picture, "auto")
+    assert same("*\n***\n*****", picture, "tokens")
+    assert same("1\n2", "  1\n  2\n", "auto")
+
+
+def test_any_case_is_a_setting():
+    assert Comparison(any_case=True).is_same(b"ALICE 2", b"Alice 2")
+    assert not Comparison(any_case=True).is_same(b"ALICE", b"Bob")
+
+
+@pytest.mark.parametrize("kind", ["auto", "tokens", "exact", "float"])
+@pytest.mark.parametrize("word", ["1" * (1 << 20) + "x", "1 " * (1 << 19), "." * (1 << 20)])
+def test_outputs_of_a_megabyte_are_compared_at_once(kind, word):
+    """A pattern that takes quadratic time would take hours."""
+    assert not same(word, "1" * (1 << 20), kind)
+    assert not same(word, "0.5", kind)
+    assert same(word, word, kind)

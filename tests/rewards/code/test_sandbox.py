@@ -63,7 +63,7 @@ def test_the_box_holds_against_programs_of_others(attack, surroundings):
 
 
 def test_all_attacks_were_found():
-    assert len(OURS) == 44
+    assert len(OURS) == 55
 
 
 def test_an_honest_program_is_right_while_bombs_go_off(surroundings):
@@ -166,7 +166,10 @@ print(judge({HONEST!r}, [Test("1 2", "3")]).reason, os.geteuid())
 @pytest.fixture
 def unproved(monkeypatch):
     """As in a new process: nothing is known about this machine yet."""
-    caches = (selftest._prove, toolbox.bwrap, toolbox._toolbox, toolbox._headers)
+    caches = (
+        selftest._prove, toolbox.bwrap, toolbox._toolbox, toolbox._headers,
+        toolbox.namespace_options,
+    )  # fmt: skip
     for cached in caches:
         cached.cache_clear()
     yield monkeypatch
@@ -211,7 +214,7 @@ def test_without_a_compiler_it_refuses_with_the_cure(unproved, tmp_path):
 
 
 def test_forbidden_name_spaces_are_refused_with_the_cure(box, unproved, public_folder):
-    """What bubblewrap says in a stock container is passed on, and nothing runs without a wall."""
+    """What bubblewrap says in a stock container is passed on, and nothing runs."""
     said = "bwrap: No permissions to create new namespace"
     script = f'[ "$1" = --version ] && echo bubblewrap 0.8.0 && exit 0; echo "{said}" >&2; exit 1'
     fake(public_folder, "bwrap", script)
@@ -220,8 +223,8 @@ def test_forbidden_name_spaces_are_refused_with_the_cure(box, unproved, public_f
         judge(HONEST, SUM)
 
 
-def test_a_wall_that_does_not_hold_is_refused(box, unproved, public_folder):
-    """A bubblewrap that lets its program out is found by the trial, before any program runs."""
+def test_a_sandbox_that_does_not_hold_is_refused(box, unproved, public_folder):
+    """A bubblewrap that lets its program out is found by the self-test, before any program runs."""
     real = shutil.which("bwrap")
     opened = '[ "$1" = --version ] || set -- --unshare-user --ro-bind /etc /etc "$@"'
     fake(public_folder, "bwrap", f'{opened}; exec {real} "$@"')
@@ -230,7 +233,7 @@ def test_a_wall_that_does_not_hold_is_refused(box, unproved, public_folder):
         judge(HONEST, SUM)
 
 
-def test_without_a_wall_it_warns_and_every_verdict_says_so(box):
+def test_without_a_sandbox_it_warns_and_every_verdict_says_so(box):
     selftest._warn.cache_clear()
     with pytest.warns(UserWarning, match="without the sandbox"):
         verdict = judge(HONEST, SUM, LIMITS, unsafe_no_sandbox=True)
@@ -240,7 +243,7 @@ def test_without_a_wall_it_warns_and_every_verdict_says_so(box):
     assert judge("int main( {", SUM, LIMITS, unsafe_no_sandbox=True).reason == "CE"
 
 
-def test_without_a_wall_daemons_die_as_well(surroundings):
+def test_without_a_sandbox_daemons_die_as_well(surroundings):
     daemon = next(attack for attack in OURS if attack.name == "daemon")
     submission = daemon.submission(LIMITS)
     with warnings.catch_warnings(action="ignore"):
@@ -251,6 +254,38 @@ def test_without_a_wall_daemons_die_as_well(surroundings):
     surroundings.check()
 
 
+def test_without_a_sandbox_a_folder_that_executes_nothing_is_refused(monkeypatch):
+    """There every program would seem to crash."""
+    monkeypatch.setattr(selftest, "may_execute", lambda folder: False)
+    refused = pytest.raises(SandboxUnavailable, match=r"is mounted noexec.*Set TMPDIR")
+    with warnings.catch_warnings(action="ignore"), refused:
+        judge(HONEST, SUM, LIMITS, unsafe_no_sandbox=True)
+
+
+def test_containers_whose_proc_sys_is_read_only_are_accepted(box, unproved, public_folder):
+    """There --disable-userns fails; the system call filter alone forbids new name spaces."""
+    real = shutil.which("bwrap")
+    fails = 'case "$*" in *--disable-userns*) echo "cannot open /proc/sys" >&2; exit 1;; esac'
+    fake(public_folder, "bwrap", f'{fails}; exec {real} "$@"')
+    unproved.setenv("PATH", f"{public_folder}:{os.environ['PATH']}")
+    assert judge(HONEST, SUM).reason == "AC"
+
+
+def test_a_wrapper_around_the_compiler_is_passed_over(box, unproved, public_folder):
+    fake(public_folder, "g++", 'exec ccache g++ "$@"')
+    unproved.setenv("PATH", f"{public_folder}:{os.environ['PATH']}")
+    assert toolbox._compiler() == shutil.which("g++", path=os.environ["PATH"].split(":", 1)[1])
+    unproved.setenv("PATH", str(public_folder))
+    with pytest.raises(SandboxUnavailable, match=r"g\+\+ is a wrapper around a compiler"):
+        toolbox._compiler()
+
+
+def test_hard_limits_that_are_too_low_are_named(unproved):
+    unproved.setattr(selftest.resource, "getrlimit", lambda which: (1000, 1000))
+    with pytest.raises(SandboxUnavailable, match=r"hard limit \(ulimit -H -v\) is 1000, but"):
+        judge(HONEST, SUM)
+
+
 # ---- when the box itself breaks
 
 
@@ -258,7 +293,7 @@ def test_a_box_that_breaks_is_no_verdict(surroundings, monkeypatch):
     """Three times, then IE without a score; and nothing of it is remembered."""
     source = HONEST + "// broken box\n"
     with monkeypatch.context() as patch:
-        patch.setattr(sandbox, "_as_nobody", lambda: ["false"])
+        patch.setattr(sandbox, "as_nobody", lambda: ["false"])
         verdict = judge(source, SUM, LIMITS)
     assert (verdict.score, verdict.reason) == (None, "IE")
     assert "the sandbox broke down" in verdict.details["message"]

@@ -4,7 +4,8 @@
 except in yes and no, which contests take in any case. `exact`: the same lines, byte for byte; only
 the last line end and carriage returns before line ends do not count. `float`: as tokens, but
 numbers may differ by the tolerance. `auto`: as `float` where the wanted word has a decimal point,
-as `tokens` elsewhere.
+as `tokens` elsewhere; and line by line, with the blanks before and in each, where the wanted output
+is a picture of signs, without a letter or a digit.
 
 Two numbers agree if they differ by at most `tolerance * max(1, |wanted|)`. A wanted number that is
 written as a whole one is exact where the answer is written so, too; else the answer must also round
@@ -22,6 +23,7 @@ from typing import Literal
 Compare = Literal["auto", "tokens", "exact", "float"]
 _NUMBER = re.compile(rb"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,6})?")  # one way to match
 _WHOLE = re.compile(rb"[+-]?\d+")
+_WORD = re.compile(rb"[^\W_]")
 _MAX_DIGITS = 10_000  # longer words are numbers to no program
 _EXACT_DIGITS = 15
 _CONTEXT = Context(prec=2 * _MAX_DIGITS, traps=[])
@@ -45,6 +47,8 @@ class Comparison:
         """Whether `got` answers as `wanted` does."""
         if self.kind == "exact":
             return _lines(got) == _lines(wanted)
+        if self.kind == "auto" and _is_picture(wanted):
+            return _picture(got) == _picture(wanted)
         if self.any_case:
             got, wanted = got.lower(), wanted.lower()
         wanted_words = wanted.split()
@@ -67,6 +71,16 @@ def _is_yes_or_no(got: bytes, wanted: bytes) -> bool:
 
 def _lines(text: bytes) -> list[bytes]:
     return text.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
+
+
+def _is_picture(wanted: bytes) -> bool:
+    lines = wanted.splitlines()
+    return not _WORD.search(wanted) and any(line[:1] in (b" ", b"\t") for line in lines)
+
+
+def _picture(text: bytes) -> list[bytes]:
+    """Lines without blanks at their ends, and without empty lines after the last."""
+    return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
 def _is_near(got: bytes, wanted: bytes, tolerance: float) -> bool:

@@ -35,6 +35,7 @@ Not covered:
 import errno
 import fcntl
 import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -193,29 +194,30 @@ class Box:
         except OSError as error:
             report, cause = "", f" ({error})"
         if not report:
+            self.stop()
             raise BoxFailure(f"the sandbox broke down{cause}: {self._said() or 'it said nothing'}")
         return report
 
     def _said(self) -> str:
-        try:
-            self._process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        self._end()
         return printable(_content(self._words, 2000))
 
     def stop(self) -> None:
-        """Kill the box; whoever waits for its program gets a BoxFailure."""
-        self._process.kill()
+        """Whoever waits for the program gets a BoxFailure, and the stub ends."""
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)  # a child of a fork may hold a copy of it
 
     def close(self) -> None:
         """End the box, and wait until all in it are dead."""
-        with suppress(OSError):
-            self._line.shutdown(socket.SHUT_RDWR)  # a child of a fork may hold a copy of it
+        self.stop()
         self._line.close()
+        self._end()
+
+    def _end(self) -> None:
         try:
             self._process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)  # bubblewrap may not have opened yet
             self._process.wait()
 
 
@@ -269,14 +271,14 @@ def _started(
 ) -> Iterator[Box]:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with here, there, _memory() as words, _proc() as proc:
-        stub = _stub_command(
-            tools.stub if folder else "/stub", (there.fileno(), proc), setup, folder
-        )
+        path = tools.stub if folder else "/stub"
+        stub = _stub_command(path, (there.fileno(), proc), setup, folder)
         bubblewrap = [] if folder else _bubblewrap(tools, setup, places)
         process = subprocess.Popen(
-            [*bubblewrap, *stub], stdin=subprocess.DEVNULL, stdout=words, stderr=words,
+            [*_default_signals(), *bubblewrap, *stub],
+            stdin=subprocess.DEVNULL, stdout=words, stderr=words,
             pass_fds=(there.fileno(), *places.values(), *([proc] if proc >= 0 else [])),
-            cwd=f"{folder}/tmp" if folder else "/",
+            cwd=f"{folder}/tmp" if folder else "/", start_new_session=True,
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TMPDIR": f"{folder}/tmp"},
         )  # fmt: skip
         there.close()  # only the stub holds its end now, so each end sees when the other is gone
@@ -287,6 +289,12 @@ def _started(
         finally:
             _open_boxes.discard(box)
             box.close()
+
+
+def _default_signals() -> list[str]:
+    """Children inherit an ignored SIGCHLD, and bubblewrap would wait for its own for ever."""
+    is_ignored = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+    return ["env", "--default-signal=CHLD"] if is_ignored else []
 
 
 @contextmanager

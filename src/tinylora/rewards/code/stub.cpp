@@ -337,7 +337,8 @@ static void pause_for(long us) {
     nanosleep(&time, nullptr);
 }
 
-// Wakes when a child ends; at once for none, so that a storm of signals does not keep the stub busy.
+// Wakes when a child ends. A signal that a program sent is followed by a pause, so that a storm of
+// them does not keep the stub busy.
 static void nap(long us) {
     static const long kShortest = 200;
     sigset_t ended;
@@ -443,13 +444,13 @@ static void copy(const char *path, int to) {
 // The next request with its descriptors, or none: the judge is gone, and so is the box.
 static Request receive(int socket, int (&files)[4]) {
     char text[256] = {};
-    alignas(cmsghdr) char room[CMSG_SPACE(sizeof files)];
+    alignas(cmsghdr) char space[CMSG_SPACE(sizeof files)];
     iovec part = {text, sizeof text - 1};
     msghdr message = {};
     message.msg_iov = &part;
     message.msg_iovlen = 1;
-    message.msg_control = room;
-    message.msg_controllen = sizeof room;
+    message.msg_control = space;
+    message.msg_controllen = sizeof space;
     if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC) <= 0) exit(0);
     const cmsghdr *header = CMSG_FIRSTHDR(&message);
     if (!header || header->cmsg_len != CMSG_LEN(sizeof files)) exit(2);
