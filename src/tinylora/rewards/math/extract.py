@@ -215,7 +215,7 @@ def _stated(text: str) -> tuple[int, str]:
     for match in found[: -_STATED_LIMIT - 1 : -1]:
         rest = text[match.end() : match.end() + _WHOLE_LIMIT * 4]
         if _is_denied(text[: match.start()]):
-            continue
+            return _NOTHING
         math = _MATH.match(rest)
         if math:
             return match.start(), _content(math) + _percent_after(rest, math.end())

@@ -185,7 +185,7 @@ def _union(text: str) -> RealSet | None:
 def _together(text: str) -> RealSet | None:
     """Conditions that hold together; where nothing satisfies both, "and" was meant as "or"."""
     pieces = [piece for part in split_top(text, (",", ";")) for piece in _AND.split(part)]
-    if len(pieces) == 1 or unwrap(text)[0]:
+    if len(pieces) == 1 or unwrap(text)[0] or _FRENCH.fullmatch(text):
         return _simple(text)
     found = [_simple(piece) for piece in pieces]
     if any(
