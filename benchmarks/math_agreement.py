@@ -3,9 +3,10 @@
     python benchmarks/math_agreement.py                    # data in ../shared/data
     python benchmarks/math_agreement.py --data DIR --sets gsm8k_labelled_solutions,hostile_answers
 
-Every row is graded under `answer_format = "any"`; it agrees where "accepted" equals the label. What
-could not be judged counts as not accepted and is shown beside. Disagreements stand with their
-reasons in `grading_disagreements.jsonl`, by id, because the rows themselves are not ours to copy.
+Every row is graded under its own answer format, `any` where it names none; it agrees
+where "accepted" equals the label. What could not be judged counts as not accepted and is shown
+beside. Disagreements are in `grading_disagreements.jsonl` with their reasons, by id, because the
+rows themselves are not ours to copy.
 The exit status is 1 if a set agrees on less than 99 %, a row tagged `neg:` is accepted, or a
 disagreement is not in that file.
 """
@@ -18,12 +19,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from tinylora.rewards.math import grade_many
+from tinylora.rewards.math.extract import AnswerFormat
+from tinylora.rewards.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 KNOWN = Path(__file__).with_name("grading_disagreements.jsonl")
-SETS = ("grader_cases", "gsm8k_labelled_solutions", "hostile_answers")
+SETS = ("grader_cases", "gsm8k_labelled_solutions", "hostile_answers", "cases_2")
 AIM = 0.99
 
 
@@ -37,6 +41,7 @@ class Case:
     completion: str
     expected: bool
     never: bool = False
+    answer_format: AnswerFormat = "any"
 
 
 def main() -> int:
@@ -47,7 +52,7 @@ def main() -> int:
 
 def report(name: str, rows: list[Case], known: dict[str, dict[str, object]]) -> int:
     """Print what agrees in one set; 1 if it falls short or something is new."""
-    verdicts = grade_many([(row.gold, row.completion) for row in rows])
+    verdicts = _graded(rows)
     accepted = [verdict.score == 1 for verdict in verdicts]
     wrong = [row for row, a in zip(rows, accepted, strict=True) if a != row.expected]
     unjudged = sum(verdict.score is None for verdict in verdicts)
@@ -61,6 +66,16 @@ def report(name: str, rows: list[Case], known: dict[str, dict[str, object]]) -> 
     if forbidden or new:
         print(f"  never to be accepted, but was: {forbidden}; not in {KNOWN.name}: {new}")
     return int(share < AIM or bool(forbidden) or bool(new))
+
+
+def _graded(rows: list[Case]) -> list[Verdict]:
+    """Verdicts in the order of the rows, whatever their formats."""
+    verdicts: dict[int, Verdict] = {}
+    for answer_format in get_args(AnswerFormat):
+        asked = [i for i, row in enumerate(rows) if row.answer_format == answer_format]
+        pairs = [(rows[i].gold, rows[i].completion) for i in asked]
+        verdicts.update(zip(asked, grade_many(pairs, answer_format), strict=True))
+    return [verdicts[i] for i in range(len(rows))]
 
 
 def cases(data: Path, name: str) -> Iterator[Case]:
@@ -88,7 +103,14 @@ def _hostile(row: dict[str, object], number: int) -> Iterator[Case]:
     yield Case(f"hostile-{number}", "hostile", row["gold"], row["prediction"], row["expected"])
 
 
+def _second_set(row: dict[str, object], number: int) -> Iterator[Case]:
+    kind = f"{row['source'] if row['kind'] == 'hack' else 'report'}, expected {row['expected']}"
+    texts = row["gold"], row["completion"], row["expected"] == 1
+    yield Case(row["id"], kind, *texts, answer_format=row["answer_format"])
+
+
 _READERS = {
+    "cases_2": _second_set,
     "grader_cases": _grader_case,
     "gsm8k_labelled_solutions": _gsm8k_solutions,
     "hostile_answers": _hostile,

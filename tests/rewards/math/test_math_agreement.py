@@ -36,6 +36,13 @@ def test_labelled_solutions_and_hostile_answers_agree():
 
 @needs_data
 @pytest.mark.slow
+def test_reported_faults_and_tricks_of_a_policy_agree():
+    done = agreement("cases_2", 250)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_data
+@pytest.mark.slow
 def test_labelled_judgements_agree():
     done = agreement("grader_cases", 900)
     assert done.returncode == 0, done.stdout + done.stderr

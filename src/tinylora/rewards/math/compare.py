@@ -10,39 +10,58 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import chain
 
-from tinylora.rewards.math import quantities
-from tinylora.rewards.math.intervals import LIST_WORD, is_condition, union
-from tinylora.rewards.math.latex import ROW, key, split_top, tidy, unwrap
+from tinylora.rewards.math import quantities, sets, words
+from tinylora.rewards.math.latex import MONEY, ROW, TEXT, key, split_top, tidy, unwrap
+from tinylora.rewards.math.quantities import Quantity
+from tinylora.rewards.math.sets import LIST_WORD, real_set
 from tinylora.rewards.math.values import TooLarge, rounds_to
 
 Symbolic = Callable[[str, str], bool | None]
+Equal = Callable[[str, str], bool | None]
 
 MAX_DEPTH = 6
 MAX_ITEMS = 64
+MAX_SPELLED_BITS = 10_000  # Python refuses to write out an integer that is much larger
 _RELATIONS = ("=", r"\approx", r"\equiv", r"\in")
 _SYNONYMS = {
-    "(-\\infty,\\infty)": (
-        "all real numbers", "all reals", "real numbers",
-        "the set of all real numbers", "\\mathbb{R}",
-    ),
-    "\\emptyset": (
-        "no solution", "no solutions", "no real solution", "no real solutions", "empty set",
-        "the empty set", "\\{\\}",
-    ),
-    "\\infty": ("infinity",),
-    "dne": ("does not exist", "undefined"),
-}  # fmt: skip
-_CANONICAL = {key(word): name for name, words in _SYNONYMS.items() for word in words}
+    "(-\\infty,\\infty)": r"all(?: the)? reals?(?: numbers)?|real numbers"
+    r"|the set of all real numbers|\\mathbb\{R\}",
+    "\\emptyset": r"(?:there (?:is|are|exists?) )?no (?:real |integer |such )?(?:solutions?|roots?)"
+    r"(?: exists?)?|(?:the )?empty set|\\\{\\\}",
+    "dne": r"(?:it )?does not exist|undefined|dne",
+}
+_CANONICAL = tuple(
+    (re.compile(pattern, re.IGNORECASE), name) for name, pattern in _SYNONYMS.items()
+)
 _PHRASE = re.compile(r"[A-Za-z][A-Za-z' -]*[A-Za-z]'?|[A-Za-z]")
 _CLOCK = re.compile(r"(\d{1,2})(?::(\d\d))?\s*([aApP])\.?\s*[mM]\.?")
-_BASED = re.compile(r"([0-9A-F]+)(?:_\{?(\d+)\}?)?")
-_CHOICE = re.compile(r"\(?([A-Z])(?:\)|(?=[.: ]|$))[.:]?(\s*(?!and|or)[A-Za-z][^=,+]*)?", re.DOTALL)
+_CLOCK_OF_24 = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?:\s*h)?")
+_BASED = re.compile(r"([0-9A-F]+)(?:_\{?(\d+|[a-z]+)\}?)?")
+_BASES = (
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
+_THOUSANDS = re.compile(rf"-?{MONEY}?\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?")
 _LETTER = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
 _NOT_VARIABLES = {"e", "i", "d"}
+_INTEGERS = {"k", "l", "m", "n"}
 _CLAIMS = re.compile(r"\\(?:approx|sim|simeq|ne|not|neg|to|text|ldots)(?![A-Za-z])|\?|%|'")
 _NAME = re.compile(
-    r"(?:\\.|[A-Za-z '|(),^_{}+:;=/-]|(?<=_)\d|(?<=[_^]\{)-?\d|(?<=[(,])\d++(?=[),]))++", re.DOTALL
+    r"(?![+-])(?:\\.|[A-Za-z '|(),^_{}+:;=/-]|(?<=_)\d++|(?<=_\{)\d++|(?<=\^\{)-\d"
+    r"|(?<=[(,])\d++(?=[),]))++",
+    re.DOTALL,
 )
+_FUNCTION = re.compile(r"([A-Za-z](?:_\w)?)\(([A-Za-z])\)")
+_ASSIGNED = re.compile(r"\s*([A-Za-z](?:_\{?\w+\}?)?)\s*=(?!=)(.+)")
 
 
 def equivalent(gold: str, answer: str, symbolic: Symbolic | None = None) -> bool | None:
@@ -56,13 +75,22 @@ def equivalent(gold: str, answer: str, symbolic: Symbolic | None = None) -> bool
 
 
 def _equal(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
+    """The first reading that decides; each of them returns None where it has no say."""
     if not answer or not gold or depth > MAX_DEPTH:
         return False
     gold, answer = _canonical(gold), _canonical(answer)
     if key(gold) == key(answer):
         return True
-    for compare in _READINGS:
-        decided = compare(gold, answer, symbolic, depth)
+
+    def parts_equal(one: str, other: str) -> bool | None:
+        return _equal(one, other, symbolic, depth + 1)
+
+    for decide in _WHOLE_READINGS:
+        decided = decide(gold, answer)
+        if decided is not None:
+            return decided
+    for decide_by_parts in _READINGS_BY_PARTS:
+        decided = decide_by_parts(gold, answer, parts_equal)
         if decided is not None:
             return decided
     return _by_algebra(gold, answer, symbolic)
@@ -70,11 +98,11 @@ def _equal(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> boo
 
 def _by_algebra(gold: str, answer: str, symbolic: Symbolic | None) -> bool | None:
     """What reading left open; a gold answer that reading understands is never "unreadable"."""
-    answer = _in_case_of(gold, answer)
-    understood = _quantity(gold) is not None or union(gold) is not None
+    answer = _in_letters_of(gold, answer)
+    understood = _quantity(gold) is not None or real_set(gold) is not None
     if understood and claims_more(gold, answer):
         return False
-    decided = symbolic(_spelled_out(gold), answer) if symbolic else None
+    decided = symbolic(_spelled_out(gold), _without_marks(answer)) if symbolic else None
     return False if symbolic and decided is None and understood else decided
 
 
@@ -82,9 +110,15 @@ def _spelled_out(gold: str) -> str:
     """A rational number as algebra writes it, without commas, units and signs."""
     meant = _quantity(gold)
     if meant is None or not isinstance(meant.value, Fraction):
-        return meant.text if meant else gold
+        return _without_marks(meant.text if meant else gold)
     top, bottom = meant.value.numerator, meant.value.denominator
+    if max(top.bit_length(), bottom.bit_length()) > MAX_SPELLED_BITS:
+        return _without_marks(meant.text)
     return str(top) if bottom == 1 else rf"\frac{{{top}}}{{{bottom}}}"
+
+
+def _without_marks(text: str) -> str:
+    return text.replace(TEXT, " ").replace(MONEY, "")
 
 
 def claims_more(gold: str, answer: str) -> bool:
@@ -94,11 +128,15 @@ def claims_more(gold: str, answer: str) -> bool:
     )
 
 
-def _in_case_of(gold: str, answer: str) -> str:
-    """The answer with p for P where the gold answer has p alone, and so for each such letter."""
+def _in_letters_of(gold: str, answer: str) -> str:
+    r"""The answer with p for P where the gold answer has p alone, and with n\pi for k\pi."""
     known, own = _letters(gold), _letters(answer) - _letters(gold)
-    swapped = {letter for letter in own if letter.swapcase() in known - _letters(answer)}
-    return _LETTER.sub(lambda m: m[0].swapcase() if m[0] in swapped else m[0], answer)
+    free = known - _letters(answer)
+    renamed = {letter: letter.swapcase() for letter in own if letter.swapcase() in free}
+    integers, theirs = own & _INTEGERS, free & _INTEGERS
+    if r"\pi" in gold and len(integers) == len(theirs) == 1:
+        renamed[integers.pop()] = theirs.pop()  # every integer is meant, by whatever letter
+    return _LETTER.sub(lambda m: renamed.get(m[0], m[0]), answer)
 
 
 def _letters(text: str) -> set[str]:
@@ -106,53 +144,67 @@ def _letters(text: str) -> set[str]:
 
 
 def _canonical(text: str) -> str:
-    return _CANONICAL.get(key(text.lower()), _CANONICAL.get(key(text), text))
+    plain = " ".join(text.split())
+    return next((name for pattern, name in _CANONICAL if pattern.fullmatch(plain)), text)
 
 
-def _as_words(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
-    """Choices and phrases are compared as they stand, apart from case and brackets."""
-    if _CLOCK.fullmatch(gold):
+def _as_words(gold: str, answer: str) -> bool | None:
+    """Times of day, and phrases, which are compared apart from case and brackets."""
+    if _CLOCK.fullmatch(gold) or (_CLOCK_OF_24.fullmatch(gold) and _CLOCK.fullmatch(answer)):
         return _minutes(gold) == _minutes(answer)
-    choice, chosen = _CHOICE.fullmatch(gold), _CHOICE.fullmatch(answer)
-    if choice and chosen and (choice.group(2) is None or chosen.group(2) is None):
-        return choice.group(1) == chosen.group(1)
+    if is_phrase(gold) and _plain_words(gold) == _plain_words(answer):
+        return True
+    if words.choice(gold) or words.choice(answer):
+        return None
     if is_phrase(gold):
-        return " ".join(gold.lower().split()) == " ".join(answer.lower().split())
-    return False if is_phrase(answer) and not is_phrase(gold) else None
+        return False if words.without_remark(answer) == answer else None
+    return False if is_phrase(answer) and words.without_remark(answer) == answer else None
+
+
+def _plain_words(text: str) -> str:
+    return " ".join(text.lower().strip("() ").split())
 
 
 def _minutes(text: str) -> int | None:
-    """`4:30 p.m.` as minutes of the day."""
+    """`4:30 p.m.` or `16:30` as minutes of the day."""
     match = _CLOCK.fullmatch(text)
-    if not match:
-        return None
-    hour, minute, half = int(match.group(1)), int(match.group(2) or 0), match.group(3).lower()
-    return (hour % 12 + (12 if half == "p" else 0)) * 60 + minute
+    if match:
+        hour, minute, half = int(match[1]), int(match[2] or 0), match[3].lower()
+        return (hour % 12 + (12 if half == "p" else 0)) * 60 + minute
+    match = _CLOCK_OF_24.fullmatch(text)
+    is_clear = match and (int(match[1]) >= 13 or match[1].startswith("0"))
+    return int(match[1]) * 60 + int(match[2]) if match and is_clear else None
 
 
 def is_phrase(text: str) -> bool:
     """Words alone: one of four letters or more, or several; not a product of variables."""
-    text = text.strip("() ")
+    text = " ".join(text.strip("() ").split())
     if not _PHRASE.fullmatch(text):
         return False
-    words = text.replace("-", " ").split()
+    lengths = [len(word) for word in text.replace("-", " ").split()]
     return (
-        max(map(len, words)) >= 4
-        or (len(words) > 1 and max(map(len, words)) >= 3)
+        max(lengths) >= 4
+        or (len(lengths) > 1 and max(lengths) >= 3)
         or (text.lower() in ("yes", "no", "odd", "even", "dne"))
     )
 
 
-def _as_based(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
+def _as_based(gold: str, answer: str) -> bool | None:
     """`1011_2`: the digits and the base, which an answer may leave out: the task has it."""
     meant, said = _BASED.fullmatch(key(gold)), _BASED.fullmatch(key(answer))
-    if meant is None or said is None or not (meant.group(2) or said.group(2)):
+    if meant is None or said is None or not (meant[2] or said[2]):
         return None
-    return meant.group(1) == said.group(1) and said.group(2) in (None, meant.group(2))
+    return meant[1] == said[1] and _base(said[2]) in (None, _base(meant[2]))
 
 
-def _as_numbers(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
-    """Both are quantities. A thousands comma might also separate a list: then lists have a say."""
+def _base(text: str | None) -> int | str | None:
+    if text is None:
+        return None
+    return _BASES.index(text) + 2 if text in _BASES else int(text) if text.isdigit() else text
+
+
+def _as_numbers(gold: str, answer: str) -> bool | None:
+    """Both are quantities."""
     try:
         expected = quantities.quantity(gold)
     except TooLarge:
@@ -161,115 +213,189 @@ def _as_numbers(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -
         given = quantities.quantity(answer)
     except TooLarge:
         return None if expected is None else False
+    expected = expected or _in_unit_of(given, gold)
+    given = given or _in_unit_of(expected, answer)
     if expected is None or given is None:
         return None
-    decided = quantities.equal(expected, given)
-    return None if decided is False and "," in gold + answer else decided
+    return quantities.equal(expected, given)
 
 
-def _quantity(text: str) -> quantities.Quantity | None:
+def _in_unit_of(other: Quantity | None, text: str) -> Quantity | None:
+    """`12 h` as hours beside "12 hours": alone, a letter is a variable."""
+    if other is None or other.unit is None:
+        return None
+    found = _quantity(text, lettered=True)
+    is_same = found and found.unit and found.unit.dimensions == other.unit.dimensions
+    return found if is_same else None
+
+
+def _quantity(text: str, lettered: bool = False) -> Quantity | None:
     try:
-        return quantities.quantity(text)
+        return quantities.quantity(text, lettered)
     except TooLarge:
         return None
 
 
-def _as_relations(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
-    """`x = 5` against 5 or against `x = 5`; equations against equations are algebra."""
-    if len(_items(gold)) > 1 or len(_items(answer)) > 1:
+def _as_choices(gold: str, answer: str, equal: Equal) -> bool | None:
+    """`(B) 30` against B, 30 or `(B) 30`, both ways."""
+    meant, chosen = words.choice(gold), words.choice(answer)
+    if meant and chosen:
+        if meant[0] != chosen[0]:
+            return False
+        return equal(meant[1], chosen[1]) if meant[1] and chosen[1] else True
+    if meant and meant[1]:
+        return equal(meant[1], answer) or None
+    if chosen and chosen[1] and equal(gold, chosen[1]):
+        return True
+    return None
+
+
+def _as_remarked(gold: str, answer: str, equal: Equal) -> bool | None:
+    """What is left of either without remarks that change nothing."""
+    bare_gold, bare_answer = words.without_remark(gold), words.without_remark(answer)
+    if (bare_gold, bare_answer) == (gold, answer):
         return None
-    glossed = _glossed(answer)
+    return equal(tidy(bare_gold) or gold, tidy(bare_answer) or answer)
+
+
+def _as_relations(gold: str, answer: str, equal: Equal) -> bool | None:
+    """`x = 5` against 5 or against `x = 5`; equations against equations are algebra."""
+    gold_sides, answer_sides = _sides(gold), _sides(answer)
+    glossed = _glossed(answer) if len(answer_sides) > 1 else ()
     if glossed:
-        either = [_equal(gold, reading, symbolic, depth + 1) for reading in glossed]
+        either = [equal(gold, reading) for reading in glossed]
         return True if True in either else None if None in either else False
-    gold_sides, answer_sides = split_top(gold, _RELATIONS), split_top(answer, _RELATIONS)
     if len(gold_sides) == len(answer_sides) == 1:
         return None
     if len(gold_sides) == 1:
         said = _said(answer_sides)
-        return False if said is None else _equal(gold, said, symbolic, depth + 1)
+        return False if said is None else equal(gold, said)
     meant = _said(gold_sides)
     if meant is None:
         return None
     if len(answer_sides) == 1:
-        return _equal(meant, answer, symbolic, depth + 1)
-    if key(gold_sides[0]) == key(answer_sides[0]):
-        said = _said(answer_sides)
-        return False if said is None else _equal(meant, said, symbolic, depth + 1)
-    return None
+        return equal(meant, answer) if len(_items(answer)) == 1 or unwrap(meant)[0] else None
+    said = _under_the_name(gold_sides[0], answer_sides)
+    if said is None:
+        return None
+    return False if not said else equal(meant, said)
+
+
+def _sides(text: str) -> list[str]:
+    """The sides of a relation; the text alone where it is a list of several."""
+    return split_top(text, _RELATIONS) if len(_items(text)) == 1 else [text]
+
+
+def _under_the_name(name: str, answer_sides: Sequence[str]) -> str | None:
+    """What the answer says of the gold name: "" if nothing, None if it speaks of another one.
+
+    `f(t) = t^2` is `f(x) = x^2`, and `y = x^2` is, too.
+    """
+    own, said = answer_sides[0], _said(answer_sides)
+    if key(name) == key(own):
+        return said or ""
+    function, other = _FUNCTION.fullmatch(key(name)), _FUNCTION.fullmatch(key(own))
+    if said and function and other and function[1] == other[1]:
+        if function[2] in _letters(said):
+            return None
+        return _LETTER.sub(lambda m: function[2] if m[0] == other[2] else m[0], said)
+    is_graph = (function and key(own) == "y") or (other and key(name) == "y")
+    return said if is_graph else None
 
 
 def _glossed(text: str) -> tuple[str, ...]:
-    r"""`\sqrt{3} \approx 1.73` in two, where the decimal rounds what stands before it."""
+    r"""`\sqrt{3} \approx 1.73` in two, where the decimal rounds what is before it."""
     exact, _, decimal = (part.strip() for part in text.rpartition(r"\approx"))
     meant = _quantity(split_top(exact, _RELATIONS)[-1])
     return (exact, decimal) if meant is not None and rounds_to(meant.value, decimal) else ()
 
 
 def _said(sides: Sequence[str]) -> str | None:
-    """What a chain `name = a = b` says, None where it says nothing or contradicts itself."""
-    named = _NAME.fullmatch(sides[0]) and _quantity(sides[0]) is None
-    stated = sides[1:] if named else sides
-    values = [_quantity(side) for side in stated]
-    for side, value in zip(stated[:-1], values[:-1], strict=True):
-        if value is None or values[-1] is None:
-            if named and not _quantity_like(side, values[-1]):
-                continue
+    """What a chain `name = a = b` says, None where it says nothing or contradicts itself.
+
+    A chain says its last side. The first side may be a name, which equals anything; all others
+    have to be worth what the last one is, as far as they can be read: `x = 5 = 6` says nothing.
+    Behind a name, a middle side with variables (`S = a + b = 5`) is passed over.
+    """
+    is_named = _NAME.fullmatch(sides[0]) and _quantity(sides[0]) is None
+    *before, last = sides[1:] if is_named else sides
+    result = _quantity(last)
+    for side in before:
+        value = _quantity(side)
+        if value is not None and result is not None:
+            if quantities.equal(value, result) is not True:
+                return None
+        elif not is_named or _is_closed(side):
             return None
-        if quantities.equal(value, values[-1]) is not True:
-            return None
-    return stated[-1]
+    return last
 
 
-def _quantity_like(side: str, last: quantities.Quantity | None) -> bool:
-    """A middle part that is closed but too large to evaluate cannot vouch for the last."""
+def _is_closed(side: str) -> bool:
+    """Without variables, even where it is too large to evaluate."""
     try:
-        return quantities.quantity(side) is not None and last is None
+        return quantities.quantity(side) is not None
     except TooLarge:
         return True
 
 
-def _as_intervals(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
-    """`-2 \\le x < 7`, `{x | -2 \\le x < 7}` and `[-2, 7)`; unions of them in any order."""
-    gold_parts, answer_parts = union(gold), union(answer)
-    if gold_parts is None or answer_parts is None or gold_parts == answer_parts == [gold, answer]:
+def _as_sets(gold: str, answer: str, equal: Equal) -> bool | None:
+    """Intervals, conditions and their unions, where one of the two can be nothing else."""
+    if not (sets.MAY_BE_SET.search(gold) or sets.MAY_BE_SET.search(answer)):
         return None
-    if not any(is_condition(part) for part in (gold, answer)) and len(gold_parts) == 1:
+    meant, said = real_set(gold), real_set(answer)
+    if meant is None or said is None:
         return None
-    return _unordered(gold_parts, answer_parts, symbolic, depth)
+    if not (sets.says_more_than_a_pair(gold) or sets.says_more_than_a_pair(answer)):
+        return None
+    return sets.equal(meant, said, equal)
 
 
-def _as_lists(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
+def _as_lists(gold: str, answer: str, equal: Equal) -> bool | None:
     """Tuples and intervals in order and with their brackets; sets and bare lists in any order."""
     gold_open, gold_items, gold_close = _listed(gold)
-    answer_open, answer_items, answer_close = _listed(answer)
+    answer_open, answer_items, answer_close = _listed(answer, like=gold_items)
     if len(gold_items) == len(answer_items) == 1:
         if not gold_open and not answer_open:
             return None
         if gold_open != answer_open and "[" in (gold_open, answer_open):
             return None
-        return _equal(gold_items[0], answer_items[0], symbolic, depth + 1)
+        return equal(gold_items[0], answer_items[0])
     if len(answer_items) > len(gold_items) > 1:
         answer_items = list({key(item): item for item in answer_items}.values())
     if len(gold_items) != len(answer_items) or len(gold_items) > MAX_ITEMS:
         return False
     brackets = {gold_open, answer_open} - {"", "{"}
     if not {"(", "["} & brackets:
-        return _unordered(gold_items, answer_items, symbolic, depth)
+        return _unordered(gold_items, answer_items, equal)
     bare = gold_open in ("", "{") or answer_open in ("", "{")
     if not bare and (gold_open, gold_close) != (answer_open, answer_close):
         return False
-    return _ordered(gold_items, answer_items, symbolic, depth)
+    return _ordered(_by_name(gold_items), _by_name(answer_items), equal)
 
 
-def _listed(text: str) -> tuple[str, list[str], str]:
-    r"""Brackets and items; `a \pm b` is two items."""
+def _by_name(items: list[str]) -> list[str]:
+    """`y = 2, x = 1` as the coordinates 1, 2: in the order of the names."""
+    assigned = [_ASSIGNED.fullmatch(item) for item in items]
+    values = {match[1]: match[2].strip() for match in assigned if match}
+    return [values[name] for name in sorted(values)] if len(values) == len(items) else items
+
+
+def _listed(text: str, like: Sequence[str] = ()) -> tuple[str, list[str], str]:
+    r"""Brackets and items; `a \pm b` is two items.
+
+    1,234 is a number, unless it is in brackets or stands beside a list (`like`).
+    """
     opening, inside, closing = unwrap(text)
-    items = [both for item in _items(inside) for both in _plus_and_minus(item)]
-    return opening, items, closing
+    whole = not opening and len(like) < 2 and _THOUSANDS.fullmatch(inside)
+    items = [inside] if whole else _items(inside)
+    return opening, [both for item in items for both in _plus_and_minus(item)], closing
 
 
 def _items(text: str) -> list[str]:
+    """What commas, semicolons, "and" and "or" separate; semicolons separate groups of commas."""
+    groups = split_top(text, (";",))
+    if len(groups) > 1 and any(len(split_top(group, (",",))) > 1 for group in groups):
+        return [f"({group})" for group in groups]
     parts = [piece for part in split_top(text, (",", ";")) for piece in _split_words(part)]
     return [part for part in parts if part] or [text]
 
@@ -280,27 +406,23 @@ def _split_words(text: str) -> list[str]:
 
 
 def _plus_and_minus(item: str) -> list[str]:
-    if item.count(r"\pm") != 1 or unwrap(item)[0]:
+    r"""Both values of an item with one \pm; `(\pm 1, 2)` is two points."""
+    if item.count(r"\pm") != 1 or unwrap(item)[0] not in ("", "("):
         return [item]
-    return [re.sub(r"\\pm\s*", sign, item).removeprefix("+").strip() for sign in "+-"]
+    both = [re.sub(r"\\pm\s*", sign, item) for sign in "+-"]
+    return [re.sub(r"(^|[(,=])\s*\+", r"\1", each).strip() for each in both]
 
 
-def _ordered(
-    gold: Sequence[str], answer: Sequence[str], symbolic: Symbolic | None, depth: int
-) -> bool | None:
-    decided = [_equal(g, a, symbolic, depth + 1) for g, a in zip(gold, answer, strict=True)]
+def _ordered(gold: Sequence[str], answer: Sequence[str], equal: Equal) -> bool | None:
+    decided = [equal(g, a) for g, a in zip(gold, answer, strict=True)]
     return False if False in decided else None if None in decided else True
 
 
-def _unordered(
-    gold: Sequence[str], answer: Sequence[str], symbolic: Symbolic | None, depth: int
-) -> bool | None:
+def _unordered(gold: Sequence[str], answer: Sequence[str], equal: Equal) -> bool | None:
     """A matching: equality is transitive, so taking the first equal partner never errs."""
-    if len(gold) != len(answer) or len(gold) > MAX_ITEMS:
-        return False
     left, unsure = list(answer), False
     for expected in gold:
-        decided = [_equal(expected, given, symbolic, depth + 1) for given in left]
+        decided = [equal(expected, given) for given in left]
         if True in decided:
             del left[decided.index(True)]
         elif None in decided:
@@ -310,13 +432,13 @@ def _unordered(
     return None if unsure else True
 
 
-def _as_matrices(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> bool | None:
+def _as_matrices(gold: str, answer: str, equal: Equal) -> bool | None:
     rows, given = _matrix(gold), _matrix(answer)
     if rows is None or given is None:
         return None
     if [len(row) for row in rows] != [len(row) for row in given]:
         return False
-    return _ordered([*chain(*rows)], [*chain(*given)], symbolic, depth)
+    return _ordered([*chain(*rows)], [*chain(*given)], equal)
 
 
 def _matrix(text: str) -> list[list[str]] | None:
@@ -327,6 +449,7 @@ def _matrix(text: str) -> list[list[str]] | None:
     return [[cell.strip() for cell in row.split("&")] for row in rows]
 
 
-_READINGS = (
-    _as_words, _as_based, _as_numbers, _as_relations, _as_intervals, _as_lists, _as_matrices,
+_WHOLE_READINGS = (_as_words, _as_based, _as_numbers)
+_READINGS_BY_PARTS = (
+    _as_choices, _as_sets, _as_remarked, _as_relations, _as_lists, _as_matrices,
 )  # fmt: skip

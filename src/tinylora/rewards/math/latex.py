@@ -4,77 +4,108 @@ r"""Answers as people write them, brought into one spelling (`tidy`), and cut ou
 it never computes. Everything here runs in time linear in the text: the texts are a model's.
 """
 
-# ruff: noqa: RUF001  (what looks ambiguous is what people type)
-
 import re
 from functools import lru_cache
 
-_UNICODE = str.maketrans(
-    {
-        "−": "-", "–": "-", "×": r"\cdot ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/",
-        "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ",
-        "≈": r"\approx ", "°": r"\degree ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}",
-        "√": r"\sqrt ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ",
-        "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "，": ",", "（": "(", "）": ")", "。": ".",
-        "\u00a0": " ", "\u2009": " ", "\u200b": "", "’": "'", "′": "'",
-    }
-)  # fmt: skip
+from tinylora.rewards.math.characters import as_latex
 
-ROW = "\ue000"  # ends a row of a matrix in a tidied text: private, and no white space
+# Marks in a tidied text. They are private characters, so that no text brings them along.
+ROW = "\ue000"  # ends a row of a matrix
+MONEY = "\ue001"  # a dollar sign, which is no bracket of LaTeX
+# White space as any other to patterns, but what follows it was set as text: `5\text{ m}` has a
+# unit and `5 m` a variable.
+TEXT = "\u00a0"
 
-# The order matters: a longer spelling before its own beginning.
+_UPRIGHT = re.compile(
+    r"\\(?:text(?:bf|rm|it|normal|sf|tt|up|sc)?|mathrm|mbox|hbox|emph|operatorname\*?)"
+    r"\s*\{([^{}]*)\}"
+)
+_STYLED = re.compile(
+    r"\\(?:math(?:bf|it|sf|tt|normal)|boldsymbol|pmb|bm|f?boxed|fbox|underline|ensuremath"
+    r"|(?:(?:text)?color|colorbox)\s*\{[^{}]*\}|fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\})\s*\{([^{}]*)\}"
+)
+_LOUD = re.compile(r"\s*(\*{1,3}|_{1,2}(?=[^_])|`+)([^*`]+)\1[.\s]*")
+_EMPTY_DRESS = "|".join((
+    "displaystyle", "textstyle", "scriptstyle", "limits", "nolimits", "left", "right",
+    "[bB]igg?[lrm]?", "bf", "rm", "it", "tt", "sf", "em", "bfseries", "itshape", "boldmath",
+    "[lL]arge", "LARGE", "[hH]uge", "small", "tiny", "normalsize", "footnotesize", "centering",
+    "hfill", "strut", "mathstrut", "noindent", "therefore", "because", "blacksquare", "qed",
+))  # fmt: skip
+# (what is in each text that the pattern changes, pattern, replacement). The order matters: a longer
+# spelling before its own beginning. The first column spares nearly all of the searches.
 _RESPELLINGS = tuple(
-    (re.compile(pattern, re.DOTALL), replacement)
-    for pattern, replacement in (
-        (r"\\(?:begin|end)\{(?:align|equation|gather|aligned)\*?\}", " "),
-        (r",\s*\\!\s*", ","),
-        (r"\{,\}", ","),
-        (r"\\[!]", ""),
-        (r"\\\$|(?<!\\)\$|\\\(|\\\)|\\\[|\\\]", " "),
-        (r"\\(?:display|text)style(?![A-Za-z])", " "),
-        (r"\\(?:limits|nolimits|left|right|[bB]igg?[lrm]?)(?![A-Za-z])\.?", " "),
-        (r"\\[,;:>]|\\ |~|\\q?quad(?![A-Za-z])|\\(?:phantom|hspace|vspace)\{[^{}]*\}", " "),
-        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-        (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
-        (r"\\(?:cdot|times|ast)(?![A-Za-z])|\*(?!\*)(?<!\*\*)", r"\\cdot "),
-        (r"\*\*", "^"),
-        (r"\\div(?![A-Za-z])", "/"),
-        (r"\\leq(?:slant)?(?![A-Za-z])|<=", r"\\le "),
-        (r"\\geq(?:slant)?(?![A-Za-z])|>=", r"\\ge "),
-        (r"\\neq(?![A-Za-z])|!=", r"\\ne "),
-        (r"\\lt(?![A-Za-z])", "<"),
-        (r"\\gt(?![A-Za-z])", ">"),
-        (r"\\ln(?![A-Za-z])", r"\\log"),
-        (r"\\(?:ldots|cdots|dots|dotsc)(?![A-Za-z])|…", r"\\ldots "),
-        (r"\\varnothing(?![A-Za-z])", r"\\emptyset "),
-        (r"\\(?:mid|vert|lvert|rvert)(?![A-Za-z])", "|"),
-        (r"\\colon(?![A-Za-z])", ":"),
-        (r"\\lbrace(?![A-Za-z])", r"\\{"),
-        (r"\\rbrace(?![A-Za-z])", r"\\}"),
-        (r"\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![A-Za-z])", r"\\degree "),
-        (r"\\bmod(?![A-Za-z])|\\pmod(?![A-Za-z])", r"\\mod "),
-        (r"\\langle(?![A-Za-z])", "("),
-        (r"\\rangle(?![A-Za-z])", ")"),
-        (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
-        (r"\\begin\{array\}\s*\{[^{}]*\}|\\begin\{[bBp]matrix\}", r"\\begin{matrix}"),
-        (r"\\end\{(?:array|[bBp]matrix)\}", r"\\end{matrix}"),
+    (trigger, re.compile(pattern, re.DOTALL), replacement)
+    for trigger, pattern, replacement in (
+        ("{", r"\\(?:begin|end)\{(?:align|equation|gather|aligned|split|gathered)\*?\}", " "),
+        (r"\!", r",\s*\\!\s*", ","),
+        ("{,}", r"\{,\}", ","),
+        (r"\!", r"\\[!]", ""),
+        ("$", r"\\\$(?=\s*[\d.-])|\A\s*\$(?=\s*[\d.-][^$]*\Z)", MONEY),
+        ("$", r"\\\$|(?<!\\)\$", " "),
+        ("\\", r"\\[()\[\]]", " "),
+        ("{", r"\\(?:tag|label|phantom|hspace|vspace)\*?\s*\{[^{}]*\}", " "),
+        (r"\color", r"\\color\s*\{[^{}]*\}", " "),
+        ("\\", rf"\\(?:{_EMPTY_DRESS})(?![A-Za-z])\.?", " "),
+        ("{", r"(?<![\\\w}])\{\s*\}|(?<=\d)\{\s*\}", ""),
+        ("\\", r"\\[,;:>]|\\ |\\q?quad(?![A-Za-z])", " "),
+        ("~", "~", " "),
+        ("frac", r"\\(?:[dtc]|nice|s)frac(?![A-Za-z])", r"\\frac"),
+        ("binom", r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
+        ("\\", r"\\(?:cdot|times|ast)(?![A-Za-z])", r"\\cdot "),
+        ("*", r"\*(?!\*)(?<!\*\*)", r"\\cdot "),
+        ("**", r"\*\*", "^"),
+        (r"\div", r"\\div(?![A-Za-z])", "/"),
+        (r"\leq", r"\\leq(?:slant)?(?![A-Za-z])", r"\\le "),
+        ("<=", "<=", r"\\le "),
+        (r"\geq", r"\\geq(?:slant)?(?![A-Za-z])", r"\\ge "),
+        (">=", ">=", r"\\ge "),
+        (r"\neq", r"\\neq(?![A-Za-z])", r"\\ne "),
+        ("!=", "!=", r"\\ne "),
+        (r"\lt", r"\\lt(?![A-Za-z])", "<"),
+        (r"\gt", r"\\gt(?![A-Za-z])", ">"),
+        (r"\ln", r"\\ln(?![A-Za-z])", r"\\log"),
+        ("dots", r"\\(?:ldots|cdots|dots|dotsc)(?![A-Za-z])", r"\\ldots "),
+        ("...", r"\.\.\.", r"\\ldots "),
+        (r"\varnothing", r"\\varnothing(?![A-Za-z])", r"\\emptyset "),
+        ("\\", r"\\(?:mid|vert|lvert|rvert)(?![A-Za-z])", "|"),
+        ("\\", r"\\(?:setminus|smallsetminus|backslash)(?![A-Za-z])", r"\\setminus "),
+        (r"\mathbb", r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}"),
+        (r"\colon", r"\\colon(?![A-Za-z])", ":"),
+        (r"\lbrace", r"\\lbrace(?![A-Za-z])", r"\\{"),
+        (r"\rbrace", r"\\rbrace(?![A-Za-z])", r"\\}"),
+        ("\\", r"\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![A-Za-z])", r"\\degree "),
+        ("mod", r"\\bmod(?![A-Za-z])|\\pmod(?![A-Za-z])", r"\\mod "),
+        (r"\langle", r"\\langle(?![A-Za-z])", "("),
+        (r"\rangle", r"\\rangle(?![A-Za-z])", ")"),
+        (r"\prime", r"\^\s*\{?\s*\\prime\s*\}?", "'"),
+        ("{", r"\\begin\{array\}\s*\{[^{}]*\}|\\begin\{[bBp]matrix\}", r"\\begin{matrix}"),
+        ("{", r"\\end\{(?:array|[bBp]matrix)\}", r"\\end{matrix}"),
         (
+            "{matrix}",
             r"[\[(]\s*(\\begin\{matrix\}(?:(?!\\begin|\\end).)*+\\end\{matrix\})\s*[\])]",
             r"\1",
         ),
-        (r"^\s*(?:[Tt]he )?[Ss]olutions? (?:is|are)\b:?", " "),
-        (r"^\s*\\approx(?![A-Za-z])", " "),
-        (r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
+        ("olution", r"^\s*(?:[Tt]he )?[Ss]olutions? (?:is|are)\b:?", " "),
+        ("", r"^\s*(?:\\approx(?![A-Za-z])|\\implies(?![A-Za-z])|=|:)", " "),
+        ("sqrt", r"(?<![\\A-Za-z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        ("pi", r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
+        ("inf", r"(?<![\\A-Za-z])(?:inf|infty|infinity)(?![A-Za-z])", r"\\infty "),
+        # 1 234 567 is one number, as the SI writes it
+        (
+            " ",
+            r"(?<![\d.,])\d{1,3}(?: +\d{3})+(?![\d ]*[\d/])",
+            lambda m: re.sub(" ", "", m[0]),
+        ),
+        ("t", r"(?<=\d)\s*\^\s*\{\s*(?:st|th)\s*\}|(?<=\d)(?:st|th)(?![A-Za-z])", " "),
+        ("d", r"(?<=\d)\s*\^\s*\{\s*(?:nd|rd)\s*\}|(?<=\d)(?:nd|rd)(?![A-Za-z])", " "),
     )
 )  # fmt: skip
-_TEXT = re.compile(
-    r"\\(?:text(?:bf|rm|it|normal|sf|tt|up)?|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname\*?"
-    r"|boldsymbol|bm|fbox|underline)\s*\{([^{}]*)\}"
-)
-_FUNCTIONS = "arcsin|arccos|arctan|arccot|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|exp|gcd|lcm"
+_FUNCTIONS = "arcsin|arccos|arctan|arccot|sinh|cosh|tanh|sin|cos|tan|cot|csc|log|ln|exp|gcd|lcm"
 _FUNCTION_WORD = re.compile(rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![A-Za-z])")
 _MACRO_WITH_ARGUMENTS = re.compile(r"\\(frac|sqrt|binom)(?![A-Za-z])")
+_MEANS_NOTHING = re.compile(
+    r"(?<![A-Za-z0-9])\s+|\s+(?![A-Za-z0-9])|(?<=\d)\s+(?=[A-Za-z])|(?<=[A-Za-z])\s+(?=\d)"
+)
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|.", re.DOTALL)
 _OPENERS = ("(", "[", "{", r"\{", r"\lfloor", r"\lceil")
 _CLOSERS = (")", "]", "}", r"\}", r"\rfloor", r"\rceil")
@@ -83,25 +114,41 @@ _CLOSERS = (")", "]", "}", r"\}", r"\rfloor", r"\rceil")
 @lru_cache(maxsize=4096)
 def tidy(text: str) -> str:
     """The text in the one spelling that the comparisons read."""
-    text = _row_ends(text.translate(_UNICODE))
-    for _ in range(3):  # \text inside \textbf inside \mathrm is as deep as people go
-        text, count = _TEXT.subn(r" \1 ", text)
-        if not count:
+    text = _row_ends(as_latex(text.replace(TEXT, " ")))
+    loud = _LOUD.fullmatch(text)
+    text = loud[2] if loud else text
+    for _ in range(
+        3 if "\\" in text else 0
+    ):  # \text inside \textbf inside \mathrm is as deep as people go
+        text, num_upright = _UPRIGHT.subn(_set_as_text, text)
+        text, num_styled = _STYLED.subn(r" \1 ", text)
+        if not num_upright + num_styled:
             break
-    for pattern, replacement in _RESPELLINGS:
-        text = pattern.sub(replacement, text)
-    text = _FUNCTION_WORD.sub(r"\\\1 ", text)
+    for trigger, pattern, replacement in _RESPELLINGS:
+        if trigger in text:
+            text = pattern.sub(replacement, text)
+    text = _FUNCTION_WORD.sub(lambda m: r"\log " if m[1] == "ln" else rf"\{m[1]} ", text)
     text = _brace_arguments(text)
     text = re.sub(r"([\^_])\s*\{\s*([A-Za-z0-9])\s*\}", r"\1\2", text)
     text = re.sub(r"\+\s*\\infty", r"\\infty", text)
-    return _strip_ends(re.sub(r"\s+", " ", text))
+    return _strip_ends(re.sub(r"\s+", lambda m: TEXT if TEXT in m[0] else " ", text))
+
+
+def _set_as_text(match: re.Match[str]) -> str:
+    r"""The words of `\text{ cm}` behind the mark that tells them from variables."""
+    words = match[1].strip(" ~")
+    starts_a_word = words.lstrip("([")[:1].isalpha()
+    return f"{TEXT}{words} " if starts_a_word else f" {match[1]} "
 
 
 @lru_cache(maxsize=4096)
 def key(text: str) -> str:
-    """A tidied text without the spaces that mean nothing; equal keys are equal answers."""
-    text = re.sub(r"\s+(?![A-Za-z])|(?<![A-Za-z])\s+", "", text)
-    return re.sub(r"\{([A-Za-z0-9])\}", r"{\1}", text)
+    """A tidied text without the marks and spaces that mean nothing; equal keys are equal answers.
+
+    A space between two digits stays: 3 1/2 is not 31/2.
+    """
+    text = text.replace(TEXT, " ").replace(MONEY, "")
+    return _MEANS_NOTHING.sub("", text)
 
 
 def tokens(text: str) -> list[str]:
@@ -182,5 +229,7 @@ def _strip_ends(text: str) -> str:
         text = text.strip().strip("`").rstrip(",;:").removesuffix("\\").removesuffix("\\\\")
         if text.endswith(".") and not text.endswith(".."):
             text = text[:-1]
+        if text.startswith("{"):
+            text = unwrap(text)[1]
         text = text.strip()
     return text

@@ -21,6 +21,7 @@ from tinylora.rewards.math.latex import ROW
 
 CACHED_GOLDS = 64
 PRECISION = 2e-6
+EXACT = 1e-30
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 # What the grammar cannot read or reads as something else, and letters that it can.
 _LETTERS_FOR = (
@@ -140,14 +141,22 @@ def _told_apart(meant: Any, said: Any) -> bool:
 
 
 def _close(meant: Any, said: Any) -> bool:
-    """Numbers agree in size: rounded to six places, as math-verify has it, 1e-9 is 2e-9."""
+    """Numbers agree in size: rounded to six places, as math-verify has it, 1e-9 is 2e-9.
+
+    sympy's own numbers have exponents without bounds: as doubles, 1/2004! would be 0. Where neither
+    side has a decimal, nothing is rounded and `EXACT` digits have to agree.
+    """
+    from sympy import Expr, Float
+
     try:
-        if meant.free_symbols or said.free_symbols:
+        is_plain = isinstance(meant, Expr) and isinstance(said, Expr)
+        if not is_plain or meant.free_symbols or said.free_symbols:
             return True
-        a, b = complex(meant.evalf()), complex(said.evalf())
+        precision = PRECISION if meant.has(Float) or said.has(Float) else EXACT
+        distance, sizes = abs((meant - said).evalf(50)), [abs(x.evalf(50)) for x in (meant, said)]
+        return bool(distance <= precision * max(sizes))
     except (AttributeError, TypeError, ValueError):
         return True
-    return abs(a - b) <= PRECISION * max(abs(a), abs(b))
 
 
 if __name__ == "__main__":
