@@ -2,9 +2,10 @@
 
     python benchmarks/rollouts_to_target.py --points 13 --seeds 0 1 2 3 4
 
-Nothing of npg is tuned, by seed or by point. Adam (GRPO) has a learning rate for each point, the
-best of a sweep (docs/log.md). After every `--every` steps the test problems are answered, which
-counts neither as rollouts nor as seconds. A run that never gets there counts as `inf`.
+Nothing of npg is tuned, by seed or by point. Adam (GRPO) has the learning rate of `RATES` at each
+point: pocket's default, until a sweep of the point gives a better one. After every `--every` steps
+the test problems are answered, which counts neither as rollouts nor as seconds. A run that never
+gets there counts as `inf`.
 """
 
 import argparse
