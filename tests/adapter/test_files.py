@@ -202,7 +202,7 @@ def test_a_setting_that_this_version_does_not_know_is_refused_with_the_file_s_na
     data = (tmp_path / "a.safetensors").read_bytes()
     (tmp_path / "a.safetensors").write_bytes(data.replace(b"sharing", b"sherry?"))
     with pytest.raises(
-        RequestError, match=r"a\.safetensors has settings .* sherry\? is no setting"
+        RequestError, match=r"a\.safetensors has settings .* sherry\? is not a setting"
     ):
         files.read(tmp_path / "a.safetensors")
 

@@ -307,6 +307,7 @@ def test_the_adapter_is_a_policy(tmp_path):
     model, ids = model_of(), tokens()
     base = logits(model, ids)
     policy: Policy = attach(model, config_of())
+    assert policy.adapter is policy
     policy.v.data.copy_(values_like(policy.v))
     trained = logits(model, ids)
     with policy.reference():

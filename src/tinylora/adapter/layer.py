@@ -124,6 +124,11 @@ class TinyLora:
         )
 
     @property
+    def adapter(self) -> "TinyLora":
+        """Itself: what a policy gives to those that let v differ from row to row."""
+        return self
+
+    @property
     def v(self) -> nn.Parameter:
         """The trained numbers, (num_groups, u); `set_values` overwrites them."""
         return self._v
