@@ -22,11 +22,7 @@ def flatten(config: TrainConfig) -> dict[str, Any]:
         unset |= {*BUDGET_KEYS}
     if config.method != "tinylora":
         unset |= {"params"}
-    if config.eval_every is None:
-        unset |= {"validation_problems"}
-    if values.get("references") == "task":
-        unset |= {"samples_per_prompt"}
-    return {name: values[name] for name in FIELDS if name not in unset}
+    return without_idle({name: values[name] for name in FIELDS if name not in unset})
 
 
 def unflatten(settings: Mapping[str, Any], source: str = "the settings") -> TrainConfig:
@@ -79,11 +75,19 @@ def recorded(path: str | Path) -> dict[str, Any]:
     """
     settings = load_recipe(path)
     dropped = {name for name, _ in unread(settings, settings)}
+    return without_idle({name: settings[name] for name in settings if name not in dropped})
+
+
+def without_idle(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those that another one, as it is, leaves without effect."""
+    idle: set[str] = set()
     if settings.get("eval_every") is None:
-        dropped |= {"validation_problems"}
+        idle |= {"validation_problems"}
     if settings.get("references") == "task":
-        dropped |= {"samples_per_prompt"}
-    return {name: settings[name] for name in settings if name not in dropped}
+        idle |= {"samples_per_prompt"}
+    if settings.get("snr") is None:
+        idle |= {"max_draws"}
+    return {name: settings[name] for name in settings if name not in idle}
 
 
 def load_recipe(path: str | Path) -> dict[str, Any]:
