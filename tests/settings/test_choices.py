@@ -20,6 +20,10 @@ OTHER: dict[str, Any] = {  # where the default itself cannot be given, or says n
     "rollout_tolerance": 0.2,
     "micro_batch_tokens": 512,
 }
+NEEDED: dict[tuple[Any, str], dict[str, Any]] = {  # without these they have no effect
+    ("sft", "samples_per_prompt"): {"references": "own"},
+    ("npg", "max_draws"): {"snr": 2.0},
+}
 COMBINATIONS = list(product(*CHOICES.values()))
 
 
@@ -35,12 +39,8 @@ def value_of(name: str) -> Any:
 
 def given(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The setting beside these, and what it needs to make sense."""
-    needed = {"samples_per_prompt": {"references": "own"}} if is_sft(settings) else {}
-    return {**settings, **needed.get(name, {}), name: value_of(name)}
-
-
-def is_sft(settings: dict[str, Any]) -> bool:
-    return settings.get("algorithm") == "sft"
+    needed = NEEDED.get((settings.get("algorithm"), name), {})
+    return {**settings, **needed, name: value_of(name)}
 
 
 CASES = [
@@ -75,8 +75,8 @@ def test_flat_and_nested_are_the_same_for_every_combination(names: tuple[str, ..
     assert unflatten(flat) == config
     of_choices = {name for choice in CHOICES for name in names_of(choice)}
     has = {name for choice in CHOICES for name in held(choice, config)}
-    dropped = {"samples_per_prompt"} if config.algorithm == "sft" else set()  # references: task
-    assert {name for name in flat if name in of_choices} == has - dropped
+    idle = {name for algorithm, name in NEEDED if algorithm == config.algorithm}
+    assert {name for name in flat if name in of_choices} == has - idle
 
 
 def held(choice: str, config: TrainConfig) -> list[str]:
@@ -97,6 +97,13 @@ def test_what_an_older_run_recorded_of_other_choices_is_dropped(
     everything = {name: field.get_default() for name, field in FIELDS.items()} | wanted
     path.write_text(yaml.safe_dump(jsonable(everything)), encoding="utf-8")
     assert flatten(unflatten(recorded(path))) == wanted
+
+
+def test_the_group_size_of_an_older_run_is_kept(tmp_path: Path) -> None:
+    """Its config.yaml also says `references: task`, which GRPO does not read."""
+    path = tmp_path / "config.yaml"
+    path.write_text("algorithm: grpo\nreferences: task\nsamples_per_prompt: 4\n")
+    assert recorded(path) == {"algorithm": "grpo", "samples_per_prompt": 4}
 
 
 def jsonable(settings: dict[str, Any]) -> dict[str, Any]:
