@@ -62,7 +62,7 @@ from tinylora.settings import SEVEN_MAPS, AdapterConfig, load_recipe, unflatten
 from tinylora.tasks import pocket as pocket_task
 from tinylora.tasks.draw import draw_problems
 
-RECIPE = Path(__file__).parent.parent / "recipes" / "pocket" / "demo.yaml"
+RECIPE = Path(__file__).parent.parent / "recipes" / "pocket" / "demo-adam.yaml"
 SHAPES = {  # Qwen2.5's, with random weights, the pocket's words and a short context
     "0.5b": {
         "hidden_size": 896,

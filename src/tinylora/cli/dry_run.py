@@ -36,7 +36,7 @@ def show(config: TrainConfig, resume: bool) -> None:
     check_folder(folder, flatten(config), resume)
     num_trainable = METHODS[config.method].count(maps, config.adapter)
     console = Console()
-    print(settings_yaml(config))
+    print(settings_yaml(flatten(config)))
     console.print(module_table(maps, f"{len(maps)} modules of {config.model} matched"))
     if config.has_factors:
         console.print(sharing_table(maps, config.adapter)[1])

@@ -29,7 +29,7 @@ from tinylora.models import (
 from tinylora.prompts import Text, text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.run.engines import check_engine
-from tinylora.settings import IN_PYTHON, Search, TrainConfig, with_budget
+from tinylora.settings import IN_PYTHON, TrainConfig, with_budget
 from tinylora.tasks import load_task
 from tinylora.tasks.controls import controlled
 from tinylora.tasks.draw import draw_problems
@@ -139,7 +139,6 @@ def check_request(
     Raises:
         RequestError: settings, task and model do not fit together.
     """
-    _check_search(config)
     _check_parts(task, config.track)
     check_engine(config, config.model)
     refuse_recurrent(model.config)
@@ -185,15 +184,6 @@ def _check_parts(task: Task, tracker: str | None) -> None:
             raise RequestError(f"The task {task.name} has no {split} problems. Add some.")
     if tracker is not None and find_spec(tracker) is None:
         raise missing_tracker(tracker)
-
-
-def _check_search(config: TrainConfig) -> None:
-    """A search gives every row of a batch a v of its own, so there must be one."""
-    if isinstance(config.learning, Search) and not config.has_factors:
-        raise RequestError(
-            f"algorithm = {config.algorithm} runs a different v in every row of a batch, but "
-            f"method = {config.method} has no v. Use method = tinylora or lora-xs."
-        )
 
 
 def _check_rank(maps: Sequence[LinearMap], rank: int) -> None:

@@ -138,7 +138,7 @@ class Course:
     ) -> tuple[dict[str, Any], Outcome, Saved]:
         """From the base model to the files of what was trained."""
         if distributed.is_main():
-            self.folder.write_config(settings_yaml(self.config))
+            self.folder.write_config(settings_yaml(flatten(self.config)))
         measured = {"base": self.base_accuracy(engine, base)}
         validation = self.validation(engine)
         try:

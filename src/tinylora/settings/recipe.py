@@ -111,6 +111,6 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
     return settings
 
 
-def settings_yaml(config: TrainConfig) -> str:
+def settings_yaml(settings: Mapping[str, Any]) -> str:
     """All settings as a recipe that gives this very run."""
-    return yaml.safe_dump(flatten(config), sort_keys=False, default_flow_style=None, width=100)
+    return yaml.safe_dump(dict(settings), sort_keys=False, default_flow_style=None, width=100)

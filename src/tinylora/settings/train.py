@@ -11,7 +11,16 @@ from pydantic import field_validator, model_validator
 
 from tinylora.errors import RequestError
 from tinylora.settings.adapter import AdapterConfig
-from tinylora.settings.algorithms import ALGORITHMS, Adam, Algorithm, Grpo, Passes, Rewarded
+from tinylora.settings.algorithms import (
+    ALGORITHMS,
+    Adam,
+    Algorithm,
+    Grpo,
+    Npg,
+    Passes,
+    Rewarded,
+    Search,
+)
 from tinylora.settings.base import Settings, nearest
 from tinylora.settings.choices import chosen, refuse_unread
 from tinylora.settings.groups import FIELDS
@@ -97,6 +106,11 @@ class TrainConfig(_OfTheRun):
             raise ValueError(
                 f"params = {self.params} with method = {self.method}, whose count follows from "
                 "its rank and its linear layers. Leave params out, or use method = tinylora."
+            )
+        if isinstance(self.learning, Search | Npg) and not self.has_factors:
+            raise ValueError(
+                f"algorithm = {self.algorithm} runs a different v in every row of a batch, but "
+                f"method = {self.method} has no v. Use method = tinylora or lora-xs."
             )
         chosen = [name for name in BUDGET_KEYS if name in self.adapter.model_fields_set]
         if self.params is not None and chosen:
