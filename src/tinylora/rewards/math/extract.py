@@ -60,8 +60,8 @@ _SURE = re.compile(r"[\d$\\]|\(?[A-Z]\)?$")
 _END_OF_SENTENCE = re.compile(
     r"\.(?=\s|$)|\n|<\||</answer|[!。]|,?\s+(?:but|because|since|as|which)\s"
 )
-_DENIED = re.compile(
-    r"\b(?:not|false|doubt|wrong|incorrect|isn't|cannot|can't|unless|whether|if|never|no)\b",
+_DENIED = re.compile(  # at most two words before the statement: "I doubt that the"
+    r"\b(?:not|false|doubt|wrong|incorrect|isn't|cannot|can't|never)(?:[ \t]+\w+){0,2}[ \t]*$",
     re.IGNORECASE,
 )
 _MATH = re.compile(
@@ -214,7 +214,7 @@ def _stated(text: str) -> tuple[int, str]:
         found = sorted([*found, *_STATED_ELSEWHERE.finditer(text)], key=re.Match.start)
     for match in found[: -_STATED_LIMIT - 1 : -1]:
         rest = text[match.end() : match.end() + _WHOLE_LIMIT * 4]
-        if _is_denied(text[: match.start()]):
+        if match[0][0] != "\n" and _DENIED.search(text[: match.start()][-_JOIN_LIMIT:]):
             return _NOTHING
         math = _MATH.match(rest)
         if math:
@@ -224,12 +224,6 @@ def _stated(text: str) -> tuple[int, str]:
         if said and _is_answer(said):
             return match.start(), said
     return _NOTHING
-
-
-def _is_denied(before: str) -> bool:
-    """Whether the sentence so far denies what it is about to say: "I doubt that the answer is"."""
-    sentence = re.split(r"[.!?\n]", before[-_WHOLE_LIMIT:])[-1]
-    return bool(_DENIED.search(sentence))
 
 
 def _concluded(text: str) -> str | None:

@@ -53,7 +53,7 @@ def grade_many(
     """
     if answer_format not in ("any", "boxed", "hash"):
         raise ValueError(
-            f'answer_format = "{answer_format}", but an answer stands in one of any, boxed, hash.'
+            f'answer_format = "{answer_format}", but an answer format is one of any, boxed, hash.'
         )
     found = [
         (_gold(gold), extract.strict(text, answer_format), extract.lenient(text))
