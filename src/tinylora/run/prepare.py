@@ -29,7 +29,7 @@ from tinylora.models import (
 from tinylora.prompts import Text, text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.run.engines import check_engine
-from tinylora.settings import IN_PYTHON, Search, TrainConfig, with_budget
+from tinylora.settings import IN_PYTHON, Npg, Search, TrainConfig, with_budget
 from tinylora.tasks import load_task
 from tinylora.tasks.draw import draw_problems
 from tinylora.tasks.functions import RewardFunction, as_grade
@@ -133,7 +133,7 @@ def check_request(
     Raises:
         RequestError: settings, task and model do not fit together.
     """
-    _check_search(config)
+    _check_rows(config)
     _check_parts(task, config.track)
     check_engine(config, config.model)
     refuse_recurrent(model.config)
@@ -181,9 +181,9 @@ def _check_parts(task: Task, tracker: str | None) -> None:
         raise missing_tracker(tracker)
 
 
-def _check_search(config: TrainConfig) -> None:
-    """A search gives every row of a batch a v of its own, so there must be one."""
-    if isinstance(config.learning, Search) and not config.has_factors:
+def _check_rows(config: TrainConfig) -> None:
+    """Searches and natural gradients give every row a v of its own, so there must be one."""
+    if isinstance(config.learning, (Search, Npg)) and not config.has_factors:
         raise RequestError(
             f"algorithm = {config.algorithm} runs a different v in every row of a batch, but "
             f"method = {config.method} has no v. Use method = tinylora or lora-xs."
