@@ -11,7 +11,7 @@ from tinylora.cli import main
 from tinylora.settings.algorithms import ALGORITHMS
 from tinylora.settings.choices import METHODS
 
-SEARCHES = ("cma-es", "random-search")
+BY_ROWS = ("npg", "cma-es", "random-search")
 WITH_A_LAYER = ("tinylora", "lora-xs")  # whose v can differ from row to row
 PEFT = {"adapter_config.json", "adapter_model.safetensors"}
 FILES = {"lora": PEFT, "vera": PEFT}
@@ -20,7 +20,7 @@ OF_EVERY_RUN = {
     *("metrics.jsonl", "samples.jsonl", "summary.json"),
 }
 PAIRS = list(product(ALGORITHMS, METHODS))
-REFUSED = [(a, m) for a, m in PAIRS if a in SEARCHES and m not in WITH_A_LAYER]
+REFUSED = [(a, m) for a, m in PAIRS if a in BY_ROWS and m not in WITH_A_LAYER]
 ALLOWED = [pair for pair in PAIRS if pair not in REFUSED]
 
 

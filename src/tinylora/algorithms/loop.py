@@ -26,6 +26,7 @@ from tinylora.settings import RunSettings
 from tinylora.tasks.draw import draw_problems
 from tinylora.tasks.task import Problem, Task
 
+SEARCHES = ("cma-es", "random-search")
 MOST_KEPT = 10_000_000  # parameters; of more, no copy is kept for a collapse
 Samples = list[dict[str, Any]]
 
@@ -191,7 +192,7 @@ def run_steps(policy: Policy, step: Step, loop: Loop) -> Outcome:
                 has_warned = True
             if done % loop.checkpoint_every == 0:
                 save_checkpoint(loop.folder, policy, kept, done, settings.seed)
-        if reason == "no signal":
+        if reason == "no signal" and settings.algorithm not in SEARCHES:  # these know their best
             signal.keep_good()
         save_checkpoint(loop.folder, policy, kept, done, settings.seed)
         if interrupted():

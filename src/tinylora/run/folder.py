@@ -18,7 +18,7 @@ from tinylora.settings import flatten, recorded, unflatten
 
 MAY_CHANGE = {
     *("steps", "max_minutes", "checkpoint_every", "track", "output", "device", "fsdp"),
-    *("micro_batch_tokens", "activation_checkpointing"),
+    *("micro_batch_tokens", "activation_checkpointing", "no_signal_steps", "on_no_signal"),
     *("rollout", "rollout_tolerance", "rollout_cache_gib", "rollout_timeout_s", "adapter_dir"),
 }
 
