@@ -73,7 +73,7 @@ def test_all_wrong_stops_the_run_with_the_last_good_numbers(
     assert not torch.equal(before_last, after_last)
     (sentence,) = said
     assert sentence.startswith("In 3 steps no group of completions had rewards that differ: the re")
-    assert "the reward is 0 everywhere" in sentence
+    assert "the mean reward is 0" in sentence
     assert "step size was too large, or the task is too hard. Use a smaller step" in sentence
     saved = torch.load(tmp_path / "run" / "checkpoint" / "state.pt")
     assert torch.equal(saved["policy"]["v"], numbers)
@@ -136,3 +136,21 @@ def test_of_a_huge_policy_no_copy_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
     numbers, outcome = run(tmp_path / "run", Grader(0.0))
     assert outcome.stopped == "no signal"
     assert torch.equal(numbers, after_last)
+
+
+def test_steps_whose_samples_are_noise_end_the_run_with_the_numbers_as_they_are() -> None:
+    policy = SteeringPolicy(tiny_model())
+    signal = loop.Signal(policy, patience=2)
+    for snr in (3.0, 0.8, 0.9):
+        signal.before()
+        with torch.no_grad():
+            policy.v += 1.0
+        signal.after({"reward": 0.5, "zero_variance_share": 0.2, "snr": snr})
+    assert signal.is_lost
+    assert "signal-to-noise ratio is at most 1" in signal.sentence()
+    signal.keep_good()
+    assert policy.v.min() == 3.0
+    restored = loop.Signal(policy, patience=2)
+    restored.load_state_dict(signal.state_dict())
+    assert restored.is_lost
+    assert restored.is_noise

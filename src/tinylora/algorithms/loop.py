@@ -3,6 +3,7 @@
 An algorithm is `make_step(run, settings) -> Step`; this loop takes its steps.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from tinylora.tasks.draw import draw_problems
 from tinylora.tasks.task import Problem, Task
 
 SEARCHES = ("cma-es", "random-search")
+SIGNAL_STATE = ("quiet_steps", "reward", "is_noise", "good")
 MOST_KEPT = 10_000_000  # parameters; of more, no copy is kept for a collapse
 Samples = list[dict[str, Any]]
 
@@ -77,16 +79,18 @@ class Outcome:
 
 @dataclass
 class Signal:
-    """Notices that rewards have stopped differing, and keeps the last numbers that taught.
+    """Notices that steps have stopped teaching, and keeps the last numbers that taught.
 
-    With every group of a step without variance there is no gradient; a policy that has collapsed
-    into wrong answers stays there for ever.
+    Where every group of a step is without variance there is no gradient; a policy that has
+    collapsed into wrong answers stays there for ever. Where the natural gradient's signal-to-noise
+    ratio is at most 1, a step is a random walk; the numbers are as good as before.
     """
 
     policy: Policy
     patience: int
     quiet_steps: int = 0
     reward: float = 0.0
+    is_noise: bool = False  # the last step's groups did differ, but said nothing
     good: dict[str, Tensor] = field(default_factory=dict)
     _present: dict[str, Tensor] = field(default_factory=dict)
 
@@ -98,10 +102,11 @@ class Signal:
     def after(self, metrics: Mapping[str, float]) -> None:
         """Look at the step that was taken."""
         self.reward = metrics.get("reward", 0.0)
-        if metrics.get("zero_variance_share", 0.0) < 1:
-            self.quiet_steps, self.good = 0, self._present
-        else:
-            self.quiet_steps += 1
+        differs = metrics.get("zero_variance_share", 0.0) < 1
+        self.is_noise = differs and metrics.get("snr", math.inf) <= 1
+        if differs:
+            self.good = self._present
+        self.quiet_steps = 0 if differs and not self.is_noise else self.quiet_steps + 1
 
     @property
     def is_lost(self) -> bool:
@@ -115,26 +120,31 @@ class Signal:
 
     def keep_good(self) -> None:
         """Put the last numbers back that taught something, unless all answers are right."""
-        if self.good and not self.is_done:
+        if self.good and not self.is_done and not self.is_noise:
             self.policy.load_state_dict(self.good)
 
     def sentence(self) -> str:
         """What happened, the likely cause, and what to do."""
+        if self.is_noise:
+            return (
+                f"In {self.quiet_steps} steps the samples did not show a direction (the signal-to-"
+                "noise ratio is at most 1). Sample more in a step (--snr 2, more "
+                "prompts_per_step), or stop here."
+            )
         start = f"In {self.quiet_steps} steps no group of completions had rewards that differ: "
         if self.is_done:
             return start + "all are right, so there is nothing left to learn."
         return (
-            f"{start}the reward is {self.reward:.3g} everywhere. The step size was too large, or "
-            "the task is too hard. Use a smaller step, more samples_per_prompt, or easier problems."
+            f"{start}the mean reward is {self.reward:.3g}. The step size was too large, or the "
+            "task is too hard. Use a smaller step, more samples_per_prompt, or easier problems."
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"quiet_steps": self.quiet_steps, "reward": self.reward, "good": self.good}
+        return {name: getattr(self, name) for name in SIGNAL_STATE}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.quiet_steps, self.reward, self.good = (
-            state[name] for name in ("quiet_steps", "reward", "good")
-        )
+        for name in SIGNAL_STATE:
+            setattr(self, name, state[name])
 
 
 @dataclass
