@@ -99,6 +99,8 @@ def _equal(gold: str, answer: str, symbolic: Symbolic | None, depth: int) -> boo
 def _by_algebra(gold: str, answer: str, symbolic: Symbolic | None) -> bool | None:
     """What reading left open; a gold answer that reading understands is never "unreadable"."""
     answer = _in_letters_of(gold, answer)
+    if key(gold) == key(answer):
+        return True
     understood = _quantity(gold) is not None or real_set(gold) is not None
     if understood and claims_more(gold, answer):
         return False
@@ -386,6 +388,8 @@ def _listed(text: str, like: Sequence[str] = ()) -> tuple[str, list[str], str]:
     1,234 is a number, unless it is in brackets or stands beside a list (`like`).
     """
     opening, inside, closing = unwrap(text)
+    if opening == "(" and "," in inside and inside.count(r"\pm") == 1:
+        return "", _plus_and_minus(text), ""
     whole = not opening and len(like) < 2 and _THOUSANDS.fullmatch(inside)
     items = [inside] if whole else _items(inside)
     return opening, [both for item in items for both in _plus_and_minus(item)], closing
