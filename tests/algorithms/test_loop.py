@@ -72,7 +72,9 @@ def test_all_wrong_stops_the_run_with_the_last_good_numbers(
     assert torch.equal(numbers, before_last)  # those that the last teaching step sampled from
     assert not torch.equal(before_last, after_last)
     (sentence,) = said
-    assert sentence.startswith("In 3 steps no group of completions had rewards that differ: the re")
+    assert sentence.startswith(
+        "In 3 steps no group of completions had rewards that differ: the mean re"
+    )
     assert "the mean reward is 0" in sentence
     assert "step size was too large, or the task is too hard. Use a smaller step" in sentence
     saved = torch.load(tmp_path / "run" / "checkpoint" / "state.pt")
