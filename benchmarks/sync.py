@@ -55,7 +55,7 @@ from tinylora.pocket import model_folder
 from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
-from tinylora.rollout.lora import LoraEngine, version_folder
+from tinylora.rollout.lora_engine import LoraEngine, version_folder
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm import Colocated
 from tinylora.settings import SEVEN_MAPS, AdapterConfig, load_recipe, unflatten

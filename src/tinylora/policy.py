@@ -20,7 +20,7 @@ from tinylora.errors import RequestError
 
 if TYPE_CHECKING:
     from tinylora.adapter import TinyLora
-    from tinylora.adapter.lora import LoraWriter
+    from tinylora.adapter.lora_writer import LoraWriter
 
 
 class Policy(Protocol):
@@ -126,7 +126,7 @@ class TinyLoraPolicy:
 
     @cached_property
     def _lora_writer(self) -> LoraWriter:
-        from tinylora.adapter.lora import LoraWriter
+        from tinylora.adapter.lora_writer import LoraWriter
 
         return LoraWriter(self.adapter)
 

@@ -14,7 +14,8 @@ from torch import nn
 from helpers.decoders import decoder_of
 from helpers.exports import adapter_of, logits, served
 from helpers.tiny import FAMILIES, config_of, model_of, tokens, values_like
-from tinylora.adapter import AdapterConfig, attach, lora
+from tinylora.adapter import AdapterConfig, attach
+from tinylora.adapter import lora_writer as lora
 from tinylora.errors import RequestError
 from tinylora.export import LoraWriter, to_lora, verify
 from tinylora.models import load_model

@@ -24,7 +24,7 @@ from tinylora.pocket import model_folder
 from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Completion, Sampling
-from tinylora.rollout.lora import SHARED_MEMORY, LoraEngine, version_folder
+from tinylora.rollout.lora_engine import SHARED_MEMORY, LoraEngine, version_folder
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm import Colocated
 from tinylora.settings import AdapterConfig, TrainConfig

@@ -30,7 +30,7 @@ from tinylora.pocket import model_folder
 from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
-from tinylora.rollout.lora import LoraEngine
+from tinylora.rollout.lora_engine import LoraEngine
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm_server import Replicas
 from tinylora.settings import AdapterConfig, TrainConfig

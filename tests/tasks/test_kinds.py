@@ -7,7 +7,7 @@ import pytest
 
 from tinylora.errors import RequestError
 from tinylora.settings import CHAT_FIELDS, TASK_FIELDS, TaskConfig
-from tinylora.settings.task import TASK_GROUPS
+from tinylora.settings.tasks import TASK_GROUPS
 from tinylora.tasks import BUILT_IN, KINDS, _refuse_unread, kind_of, load_task
 from tinylora.tasks.benchmarks import BENCHMARKS
 

@@ -35,7 +35,7 @@ from tinylora.adapter.hooks import (
     without_autocast,
     without_beams,
 )
-from tinylora.adapter.lora import LoraWriter
+from tinylora.adapter.lora_writer import LoraWriter
 from tinylora.adapter.modules import (
     LinearMap,
     clean_name,

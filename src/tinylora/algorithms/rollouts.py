@@ -18,7 +18,7 @@ from tinylora.errors import TinyLoraError
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion
 from tinylora.tasks.draw import derive_seed
-from tinylora.tasks.grading import grade_groups
+from tinylora.tasks.graders import grade_groups
 from tinylora.tasks.task import Problem, Task, grader_of
 
 MAX_UNJUDGED_SHARE = 0.05  # of a step's completions; beyond it the grader is broken, not the model

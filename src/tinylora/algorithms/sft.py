@@ -33,7 +33,7 @@ from tinylora.rollout.sharded import sharded
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import Sft
 from tinylora.tasks.draw import derive_seed
-from tinylora.tasks.grading import grade_groups
+from tinylora.tasks.graders import grade_groups
 from tinylora.tasks.task import Problem, grader_of
 
 Reference = tuple[Problem, list[int]]  # a problem and the tokens of a right answer to it

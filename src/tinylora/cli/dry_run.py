@@ -12,8 +12,8 @@ from tinylora.models import check_quantize, load_skeleton, load_tokenizer, resol
 from tinylora.prompts import encode_problem
 from tinylora.run.folder import check_folder, new_folder
 from tinylora.run.memory import estimate, memory_table
+from tinylora.run.module_tables import module_table, sharing_table
 from tinylora.run.prepare import check_request, first_problems, resolve_budget
-from tinylora.run.tables import module_table, sharing_table
 from tinylora.settings import TrainConfig, flatten, settings_yaml
 from tinylora.tasks import load_task
 

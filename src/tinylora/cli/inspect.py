@@ -166,7 +166,7 @@ def show_model(request: Request, config: AdapterConfig) -> None:
     from tinylora.adapter.sharing import sharing_note
     from tinylora.cli.quiet import quieten
     from tinylora.models import load_skeleton
-    from tinylora.run.tables import module_table, sharing_table
+    from tinylora.run.module_tables import module_table, sharing_table
 
     quieten(request.what)
     model, asked = load_skeleton(request.what), config

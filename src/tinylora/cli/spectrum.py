@@ -10,7 +10,7 @@ from rich.table import Table
 from tinylora.adapter.factors import linear_factors
 from tinylora.adapter.modules import LinearMap
 from tinylora.adapter.svd import NEAR_EQUAL, Factors
-from tinylora.run.tables import common_prefix
+from tinylora.run.module_tables import common_prefix
 from tinylora.settings import AdapterConfig
 
 MANY_MAPS = 50  # from which on progress is shown

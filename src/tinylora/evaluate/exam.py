@@ -18,7 +18,7 @@ from tinylora.prompts import Text
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion, Engine, Sampling
 from tinylora.tasks.draw import derive_seed
-from tinylora.tasks.grading import grade_groups
+from tinylora.tasks.graders import grade_groups
 from tinylora.tasks.task import Problem, Task, grader_of
 
 NUM_RANDOM = 10  # random v of the same norm, among the controls

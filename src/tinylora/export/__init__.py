@@ -1,6 +1,6 @@
 """An adapter in other people's formats: each a folder that is whole or not there."""
 
-from tinylora.adapter.lora import LoraWriter
+from tinylora.adapter.lora_writer import LoraWriter
 from tinylora.export.gguf import to_gguf
 from tinylora.export.lora import to_lora
 from tinylora.export.merged import to_merged

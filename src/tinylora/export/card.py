@@ -31,7 +31,7 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ExportKind:
     """One format, for the card.
 
     Args:
@@ -51,7 +51,7 @@ class Kind:
 
 def write_card(
     folder: Path,
-    kind: Kind,
+    kind: ExportKind,
     adapter: TinyLora,
     exported: Exported,
     source: str | Path | None = None,
@@ -79,7 +79,7 @@ def write_card(
     (folder / CARD).write_text(text, encoding="utf-8")
 
 
-def _front_matter(kind: Kind, adapter: TinyLora) -> str:
+def _front_matter(kind: ExportKind, adapter: TinyLora) -> str:
     base = adapter.base[0] if _is_on_the_hub(adapter.base[0]) else None  # it takes nothing else
     meta = ModelCardData(
         base_model=base,
@@ -100,7 +100,7 @@ def _base(adapter: TinyLora) -> str:
 
 
 def _facts(
-    kind: Kind, adapter: TinyLora, exported: Exported, source: str | Path | None
+    kind: ExportKind, adapter: TinyLora, exported: Exported, source: str | Path | None
 ) -> list[tuple[str, str]]:
     config, (_, revision) = adapter.config, adapter.base
     num_groups = len(adapter.modules_by_group)
@@ -126,7 +126,7 @@ def _layers(adapter: TinyLora) -> str:
     return f", quantised ({', '.join(kinds)})" if kinds else ""
 
 
-def _command(kind: Kind, exported: Exported, source: str | Path | None) -> str:
+def _command(kind: ExportKind, exported: Exported, source: str | Path | None) -> str:
     """Paths by their last part: a card tells nobody how its author's folders are called."""
     text = "ADAPTER" if source is None else str(source)
     name = text.strip() if is_text(text) else Path(text).name
@@ -172,7 +172,7 @@ def _table(rows: list[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def _where(kind: Kind, adapter: TinyLora) -> list[str]:
+def _where(kind: ExportKind, adapter: TinyLora) -> list[str]:
     """What to write for a base model that no engine finds by its name."""
     base = adapter.base[0]
     if "BASE" not in kind.how or _is_on_the_hub(base):
@@ -184,6 +184,6 @@ def _where(kind: Kind, adapter: TinyLora) -> list[str]:
     return [f"For `{base or UNNAMED}` write the folder of the base model."]
 
 
-def _code(kind: Kind, adapter: TinyLora, exported: Exported) -> str:
+def _code(kind: ExportKind, adapter: TinyLora, exported: Exported) -> str:
     base = adapter.base[0] or UNNAMED
     return kind.how.replace("BASE", base).replace("FOLDER", exported.folder.name)

@@ -15,10 +15,10 @@ from torch import Tensor
 from tinylora.adapter import TinyLora
 from tinylora.adapter.fold import shared_parameters
 from tinylora.adapter.hooks import AdaptedLayer
-from tinylora.adapter.lora import check_finite, product
+from tinylora.adapter.lora_writer import check_finite, product
 from tinylora.atomic import new_folder
 from tinylora.errors import RequestError, install_hint
-from tinylora.export.card import Exported, Kind, write_card
+from tinylora.export.card import Exported, ExportKind, write_card
 
 if TYPE_CHECKING:
     import gguf
@@ -31,7 +31,7 @@ ARCHITECTURES = {  # Transformers' model_type -> llama.cpp's architecture
     "qwen3": "qwen3",
 }
 PERMUTED = {"llama": {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}}
-KIND = Kind(
+KIND = ExportKind(
     to="gguf",
     what="a llama.cpp LoRA",
     library="gguf",

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from tinylora.adapter import TinyLora
 from tinylora.adapter.contents import Store
-from tinylora.adapter.lora import LoraWriter, key_of
+from tinylora.adapter.lora_writer import LoraWriter, key_of
 from tinylora.atomic import new_folder
-from tinylora.export.card import Exported, Kind, write_card
+from tinylora.export.card import Exported, ExportKind, write_card
 from tinylora.export.verify import settle_names
 
-KIND = Kind(
+KIND = ExportKind(
     to="lora",
     what="a LoRA",
     library="peft",

@@ -18,13 +18,13 @@ from tinylora.adapter import FoldReport, TinyLora
 from tinylora.adapter.files import DTYPES, Store
 from tinylora.adapter.fold import fold_report, hindrance, shared_parameters
 from tinylora.adapter.hooks import REGISTERED_NAME
-from tinylora.adapter.lora import check_finite
+from tinylora.adapter.lora_writer import check_finite
 from tinylora.atomic import new_folder
 from tinylora.errors import RequestError
-from tinylora.export.card import Exported, Kind, write_card
+from tinylora.export.card import Exported, ExportKind, write_card
 from tinylora.models import evaluation_mode
 
-KIND = Kind(
+KIND = ExportKind(
     to="merged",
     what="a merged model",
     library="transformers",

@@ -22,16 +22,16 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tinylora.adapter import TinyLora, attach
-from tinylora.adapter.lora import SETTINGS, WEIGHTS, check_finite, common_settings
+from tinylora.adapter.lora_writer import SETTINGS, WEIGHTS, check_finite, common_settings
 from tinylora.adapter.modules import LinearMap, clean_name, linear_maps
 from tinylora.atomic import new_folder
 from tinylora.errors import RequestError
-from tinylora.export.card import Exported, Kind, write_card
+from tinylora.export.card import Exported, ExportKind, write_card
 from tinylora.settings import SEVEN_MAPS, AdapterConfig
 
 PREFIX = "base_model.model."
 TOLERANCE = 1e-2  # share of a module's update that may lie outside our directions
-KIND = Kind(
+KIND = ExportKind(
     to="peft-tinylora",
     what="a PEFT TinyLoRA",
     library="peft",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tinylora.adapter import TinyLora
-from tinylora.adapter.lora import SETTINGS
+from tinylora.adapter.lora_writer import SETTINGS
 from tinylora.adapter.modules import clean_name
 from tinylora.errors import RequestError
 from tinylora.models import evaluation_mode

@@ -10,14 +10,13 @@ from tinylora.errors import RequestError
 from tinylora.models import Base, model_source
 from tinylora.policy import Policy
 from tinylora.rollout.engine import Engine
-from tinylora.rollout.lora import LoraEngine, LoraServer, version_folder
+from tinylora.rollout.lora_engine import LoraEngine, LoraServer, version_folder
 from tinylora.rollout.sharded import sharded
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm import Colocated, check_vllm
 from tinylora.rollout.vllm_server import Replicas
 from tinylora.settings import Search, TrainConfig, server_addresses
-from tinylora.settings.rollout import Colocated as ColocatedSettings
-from tinylora.settings.rollout import Servers
+from tinylora.settings.rollout import ColocatedSettings, ServersSettings
 
 EngineOf = Callable[[Policy], Engine]
 ADAPTERS_AT_ONCE = 8  # in a batch of candidates; slots take memory, and more candidates wait
@@ -61,7 +60,7 @@ def check_engine(config: TrainConfig, model: str) -> None:
 
 def _lora_server(config: TrainConfig, base: Base) -> Colocated | Replicas:
     settings = config.engine
-    if isinstance(settings, Servers):
+    if isinstance(settings, ServersSettings):
         return Replicas(server_addresses(config.rollout), settings.rollout_timeout_s)
     assert isinstance(settings, ColocatedSettings)
     return Colocated(

@@ -41,7 +41,7 @@ from tinylora.models import DTYPES, place_of
 from tinylora.rollout.transformers import MAX_CACHE_TOKENS
 from tinylora.rollout.vllm import DEFAULT_CACHE_GIB
 from tinylora.settings import Sampled, Sft, TrainConfig
-from tinylora.settings.rollout import Colocated
+from tinylora.settings.rollout import ColocatedSettings
 
 GIB = 2**30
 NEVER_FOLDED = ("bias-only", "full")
@@ -136,7 +136,7 @@ def estimate(
     cache, logits, first_pass = _rollouts(shape, s, config, longest_prompt, row_tokens)
     if config.rollout != "transformers":
         cache, logits, first_pass = 0, 0, 0
-    if isinstance(config.engine, Colocated):
+    if isinstance(config.engine, ColocatedSettings):
         own = config.engine.rollout_cache_gib or DEFAULT_CACHE_GIB[device.type == "cpu"]
         cache = round(own * GIB) + whole + blocks
     return Memory(

@@ -29,10 +29,10 @@ from tinylora.policy import Policy, adapter_of
 from tinylora.rollout.engine import Engine
 from tinylora.run.engines import EngineOf, open_engine
 from tinylora.run.folder import RunFolder, check_folder, check_free, new_folder, write_json
+from tinylora.run.module_tables import sharing_table
 from tinylora.run.prepare import Prepared, linear_layers, prepare
 from tinylora.run.report import draw_curve, end_table, start_line
 from tinylora.run.summary import Saved, summarise
-from tinylora.run.tables import sharing_table
 from tinylora.settings import TrainConfig, flatten, settings_yaml
 from tinylora.tasks.functions import Reward
 from tinylora.tasks.task import Task

@@ -18,6 +18,7 @@ from tinylora.settings.algorithms import (
     Sft,
 )
 from tinylora.settings.base import nearest
+from tinylora.settings.config import BUDGET_KEYS, TrainConfig, default_rate
 from tinylora.settings.groups import FIELDS, GROUPS, TASK_GROUPS, default_text
 from tinylora.settings.recipe import (
     combine,
@@ -30,8 +31,7 @@ from tinylora.settings.recipe import (
 )
 from tinylora.settings.rollout import server_addresses
 from tinylora.settings.run import IN_PYTHON, OutputSettings, RunSettings
-from tinylora.settings.task import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig, TestSource
-from tinylora.settings.train import BUDGET_KEYS, TrainConfig, default_rate
+from tinylora.settings.tasks import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig, TestSource
 
 __all__ = [
     "BUDGET_KEYS",

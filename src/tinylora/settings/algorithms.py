@@ -13,13 +13,13 @@ from tinylora.settings.base import OrNone, Settings
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
-class Batch(Settings):
+class StepSettings(Settings):
     """What every algorithm reads: how many problems a step has."""
 
     prompts_per_step: int = Field(default=32, ge=1, description="problems in a step")
 
 
-class Passes(Batch):
+class Passes(StepSettings):
     """How the model runs forward and backward."""
 
     micro_batch_tokens: Annotated[int | None, OrNone] = Field(
@@ -177,7 +177,7 @@ class Sft(Adam):
         return {"samples_per_prompt": reason + own} if self.references == "task" else {}
 
 
-class Search(Batch, Rewarded):
+class Search(StepSettings, Rewarded):
     """Candidates drawn at random, and scored by forward passes alone."""
 
     population: Annotated[int | None, OrNone] = Field(

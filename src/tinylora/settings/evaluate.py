@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from tinylora.settings.base import OrNone
 from tinylora.settings.recipe import recorded
-from tinylora.settings.task import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig
+from tinylora.settings.tasks import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig
 
 BASE = "base"  # in place of an adapter: the model without one
 ADAPTER_HELP = "an adapter file, a run folder, a hub id, or an adapter's text (tl1:...)"

@@ -5,7 +5,7 @@ from pydantic.fields import FieldInfo
 from tinylora.settings.adapter import AdapterConfig
 from tinylora.settings.choices import CHOICES, names_of, readers
 from tinylora.settings.run import ModelSettings, OutputSettings, RunSettings, SamplingSettings
-from tinylora.settings.task import TASK_GROUPS as KINDS_OF_TASKS
+from tinylora.settings.tasks import TASK_GROUPS as KINDS_OF_TASKS
 
 Fields = dict[str, FieldInfo]
 

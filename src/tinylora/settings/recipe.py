@@ -9,9 +9,9 @@ import yaml
 from tinylora.errors import RequestError
 from tinylora.settings.base import nearest
 from tinylora.settings.choices import CHOICES, chosen, unread
+from tinylora.settings.config import BUDGET_KEYS, TrainConfig
 from tinylora.settings.groups import FIELDS
 from tinylora.settings.run import OutputSettings
-from tinylora.settings.train import BUDGET_KEYS, TrainConfig
 
 
 def flatten(config: TrainConfig) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from tinylora.errors import RequestError
 from tinylora.settings.base import OrNone, Settings
 
 
-class InProcess(Settings):
+class TransformersEngineSettings(Settings):
     """Transformers in this process reads nothing more."""
 
 
-class Served(Settings):
+class ServedSettings(Settings):
     """vLLM is given adapters as files."""
 
     adapter_dir: Annotated[str | None, OrNone] = Field(
@@ -23,7 +23,7 @@ class Served(Settings):
     )
 
 
-class Colocated(Served):
+class ColocatedSettings(ServedSettings):
     """vLLM in this process."""
 
     rollout_cache_gib: Annotated[float | None, OrNone] = Field(
@@ -33,7 +33,7 @@ class Colocated(Served):
     )
 
 
-class Servers(Served):
+class ServersSettings(ServedSettings):
     """vLLM servers, by their addresses."""
 
     rollout_timeout_s: float = Field(
@@ -41,11 +41,11 @@ class Servers(Served):
     )
 
 
-Engine = InProcess | Colocated | Servers
+Engine = TransformersEngineSettings | ColocatedSettings | ServersSettings
 ENGINES: dict[str, type[Engine]] = {
-    "transformers": InProcess,
-    "vllm": Colocated,
-    "http://HOST:PORT": Servers,
+    "transformers": TransformersEngineSettings,
+    "vllm": ColocatedSettings,
+    "http://HOST:PORT": ServersSettings,
 }
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tinylora.settings.base import OrNone, Settings
-from tinylora.settings.task import TASK_HELP
+from tinylora.settings.tasks import TASK_HELP
 
 IN_PYTHON = "python:"  # before the name of a task or a model that was given as an object
 

@@ -46,7 +46,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Run:
+class GridRun:
     """One training run of the sweep."""
 
     point: Point
@@ -87,19 +87,19 @@ class Grid:
     objective: str
     curves: bool  # keep each step's metrics in the records
 
-    def first_runs(self) -> list[Run]:
+    def first_runs(self) -> list[GridRun]:
         """All that can run at once: every rate on its seeds, and points without a choice."""
         return [
-            Run(point, rate, seed, self)
+            GridRun(point, rate, seed, self)
             for point in self.points
             for rate in point.rates
             for seed in (self.rate_seeds if len(point.rates) > 1 else self.seeds)
         ]
 
-    def later_runs(self, best: Mapping[str, float | None]) -> list[Run]:
+    def later_runs(self, best: Mapping[str, float | None]) -> list[GridRun]:
         """The other seeds, with the best rate of each point (by its name)."""
         return [
-            Run(point, best[point.name], seed, self)
+            GridRun(point, best[point.name], seed, self)
             for point in self.points
             if len(point.rates) > 1 and point.name in best
             for seed in self.seeds

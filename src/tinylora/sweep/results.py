@@ -11,7 +11,7 @@ from typing import Any
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
 from tinylora.sweep import outcomes
-from tinylora.sweep.grid import Grid, Run
+from tinylora.sweep.grid import Grid, GridRun
 
 KEPT = (
     "model", "model_parameters", "num_modules", "method", "algorithm", "u", "num_groups",
@@ -24,7 +24,7 @@ Result = dict[str, Any]
 
 
 def write_results(
-    grid: Grid, wanted: Sequence[Run], everything: Sequence[Run], folder: Path
+    grid: Grid, wanted: Sequence[GridRun], everything: Sequence[GridRun], folder: Path
 ) -> None:
     """Write GRID.jsonl of a sweep folder, in the order of the grid's points.
 
@@ -86,7 +86,7 @@ def _run_result(folder: Path) -> Result:
     }
 
 
-def _result(grid: Grid, run: Run, place: Path) -> Result:
+def _result(grid: Grid, run: GridRun, place: Path) -> Result:
     result = {
         "figure": grid.figure,
         "point": run.point.name,

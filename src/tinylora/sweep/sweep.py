@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tinylora.errors import TinyLoraError
 from tinylora.sweep import outcomes
-from tinylora.sweep.grid import Grid, Run
+from tinylora.sweep.grid import Grid, GridRun
 from tinylora.sweep.results import write_results
 from tinylora.sweep.runners import Job, run_all
 
@@ -55,20 +55,20 @@ def best_rates(grid: Grid, folder: Path) -> dict[str, float | None]:
     }
 
 
-def final_runs(grid: Grid, best: dict[str, float | None]) -> list[Run]:
+def final_runs(grid: Grid, best: dict[str, float | None]) -> list[GridRun]:
     """The runs that figures show: each point at its best rate, on every seed."""
     return [
-        Run(point, best[point.name], seed, grid)
+        GridRun(point, best[point.name], seed, grid)
         for point in grid.points
         if point.name in best
         for seed in grid.seeds
     ]
 
 
-def table(grid: Grid, wanted: Sequence[Run], folder: Path) -> Table:
+def table(grid: Grid, wanted: Sequence[GridRun], folder: Path) -> Table:
     """Mean and range of the objective for each point."""
     shown = Table("point", "learning rate", "numbers", "runs", grid.objective, title=str(folder))
-    by_point: dict[str, list[Run]] = defaultdict(list)
+    by_point: dict[str, list[GridRun]] = defaultdict(list)
     for run in wanted:
         if outcomes.state(folder / run.folder_name) == "done":
             by_point[run.point.name].append(run)
@@ -82,7 +82,7 @@ def table(grid: Grid, wanted: Sequence[Run], folder: Path) -> Table:
 
 
 def _do(
-    wanted: Sequence[Run], folder: Path, runner: str, num_processes: int, console: Console
+    wanted: Sequence[GridRun], folder: Path, runner: str, num_processes: int, console: Console
 ) -> None:
     left = [run for run in wanted if outcomes.state(folder / run.folder_name) != "done"]
     console.print(f"{len(wanted) - len(left)} of {len(wanted)} runs are done, {len(left)} to go.")

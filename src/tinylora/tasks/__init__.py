@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from tinylora.errors import RequestError
 from tinylora.settings import CHAT_FIELDS, IN_PYTHON, TASK_FIELDS, TaskConfig, nearest
 from tinylora.settings.base import Settings
-from tinylora.settings.task import (
+from tinylora.settings.tasks import (
     ChainSettings,
     ContestSettings,
     MathematicsSettings,

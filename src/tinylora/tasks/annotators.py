@@ -15,32 +15,32 @@ paper says supervised fine-tuning has to swallow and RL does not see.
 import random
 from collections.abc import Callable, Sequence
 
-Step = tuple[int, str, int, int]  # 12, "+", 7, 19
+Calculation = tuple[int, str, int, int]  # 12, "+", 7, 19
 
 
-def narrator(start: int, steps: Sequence[Step], things: str) -> str:
+def narrator(start: int, steps: Sequence[Calculation], things: str) -> str:
     return " ".join(f"{a}{symbol}{k} is {b} {things} now." for a, symbol, k, b in steps)
 
 
-def backwards(start: int, steps: Sequence[Step], things: str) -> str:
+def backwards(start: int, steps: Sequence[Calculation], things: str) -> str:
     return ", ".join(f"{b}={a}{symbol}{k}" for a, symbol, k, b in steps)
 
 
-def airy(start: int, steps: Sequence[Step], things: str) -> str:
+def airy(start: int, steps: Sequence[Calculation], things: str) -> str:
     lines = [f"{a} {symbol} {k} = {b}" for a, symbol, k, b in steps]
     return "\n".join([*lines, f"The answer is {steps[-1][3]}"])
 
 
-def headline(start: int, steps: Sequence[Step], things: str) -> str:
+def headline(start: int, steps: Sequence[Calculation], things: str) -> str:
     reasons = ", ".join(f"{a}{symbol}{k}={b}" for a, symbol, k, b in steps)
     return f"The answer is {steps[-1][3]}, as {reasons}."
 
 
-def terse(start: int, steps: Sequence[Step], things: str) -> str:
+def terse(start: int, steps: Sequence[Calculation], things: str) -> str:
     return ", ".join([str(start), *(str(b) for *_, b in steps)])
 
 
-ANNOTATORS: tuple[Callable[[int, Sequence[Step], str], str], ...] = (
+ANNOTATORS: tuple[Callable[[int, Sequence[Calculation], str], str], ...] = (
     narrator,
     backwards,
     airy,
@@ -49,6 +49,6 @@ ANNOTATORS: tuple[Callable[[int, Sequence[Step], str], str], ...] = (
 )
 
 
-def annotated(rng: random.Random, start: int, steps: Sequence[Step], things: str) -> str:
+def annotated(rng: random.Random, start: int, steps: Sequence[Calculation], things: str) -> str:
     """The solution that an annotator, drawn by `rng`, writes."""
     return f"{rng.choice(ANNOTATORS)(start, steps, things)}\n#### {steps[-1][3]}"

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from tinylora.rewards.math.extract import strict
-from tinylora.settings.task import MathematicsSettings, QuestionSettings
-from tinylora.tasks.data import Row, Source
+from tinylora.settings.tasks import MathematicsSettings, QuestionSettings
+from tinylora.tasks.data import DataRow, Source
 from tinylora.tasks.levels import CONTAMINATION, SIMPLERL, level_of, of_levels, simplerl_question
 from tinylora.tasks.mathematics import Benchmark, Question, load, text_field
 from tinylora.tasks.task import Task
@@ -32,32 +32,32 @@ def make_math(name: str, settings: MathematicsSettings) -> Task:
     return load(name, benchmark, settings)
 
 
-def hashed(row: Row) -> Question:
+def hashed(row: DataRow) -> Question:
     """GSM8K's: the number after `####` without its commas; the solution keeps its own form."""
     solution = str(row["answer"])
     _, _, gold = solution.rpartition("####")
     return Question(str(row["question"]), gold.strip().replace(",", ""), solution)
 
 
-def named(row: Row) -> Question:
+def named(row: DataRow) -> Question:
     """A question and its answer; `27.0` is 27, as some files hold whole numbers."""
     gold = re.sub(r"^(-?\d+)\.0$", r"\1", text_field(row, "answer"))
     return Question(text_field(row, "question", "problem"), gold)
 
 
-def contest(row: Row) -> Question:
+def contest(row: DataRow) -> Question:
     """AIME's answers are whole numbers below 1000, without leading zeros or a sign for degrees."""
     gold = re.sub(r"\^\{?\\circ\}?$", "", text_field(row, "answer")).lstrip("0") or "0"
     return Question(text_field(row, "problem", "question"), gold, row.get("solution"))
 
 
-def exercise(row: Row) -> Question:
+def exercise(row: DataRow) -> Question:
     """CollegeMath's, whose answers are prose in about one row of twenty."""
     columns = {"topic": row.get("data_topic")}
     return Question(text_field(row, "question"), text_field(row, "answer"), columns=columns)
 
 
-def lecture(row: Row) -> Question:
+def lecture(row: DataRow) -> Question:
     """Minerva's: the gold answer is named, or is in the solution's last box."""
     question = text_field(row, "problem", "question")
     if "answer" in row:
@@ -66,21 +66,21 @@ def lecture(row: Row) -> Question:
     return Question(question, strict(solution, "boxed") or "", solution)
 
 
-def olympiad(row: Row) -> Question:
+def olympiad(row: DataRow) -> Question:
     """Several answers are one gold answer with commas: all of them are asked for."""
     gold = ", ".join(str(answer) for answer in row["final_answer"])
     columns = {name: row.get(name) for name in ("subfield", "answer_type", "unit")}
     return Question(str(row["question"]), gold.strip(), columns=columns)
 
 
-def held_out(row: Row) -> Question:
+def held_out(row: DataRow) -> Question:
     """MATH-500's, with subject and level."""
     columns: dict[str, Any] = {name: row[name] for name in ("subject", "level") if name in row}
     solution = text_field(row, "solution") if "solution" in row else None
     return Question(text_field(row, "problem"), text_field(row, "answer"), solution, columns)
 
 
-def levelled(row: Row) -> Question:
+def levelled(row: DataRow) -> Question:
     """MATH's (the gold answer may be in the solution's last box), and SimpleRL's."""
     if "reward_model" in row:
         return simplerl_question(row)
@@ -91,9 +91,9 @@ def levelled(row: Row) -> Question:
     return Question(text_field(row, "problem", "question"), gold, solution, columns)
 
 
-_SUM: Row = {"question": "A pen costs 2 and a book 5. How much are both?", "answer": "7"}
-_WORKED: Row = {**_SUM, "answer": "Both cost 2 + 5 = <<2+5=7>>7.\n#### 7"}
-_PROBLEM: Row = {"problem": "What is $1 + 1$?", "answer": "2"}
+_SUM: DataRow = {"question": "A pen costs 2 and a book 5. How much are both?", "answer": "7"}
+_WORKED: DataRow = {**_SUM, "answer": "Both cost 2 + 5 = <<2+5=7>>7.\n#### 7"}
+_PROBLEM: DataRow = {"problem": "What is $1 + 1$?", "answer": "2"}
 _OLYMPIAD = "OE_TO_maths_en_COMP"
 _GSM8K, _SYMBOLIC = "openai/gsm8k", "apple/GSM-Symbolic"
 _MATH500 = Source(

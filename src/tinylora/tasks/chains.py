@@ -16,11 +16,11 @@ from functools import partial
 from typing import Literal
 
 from tinylora.errors import RequestError
-from tinylora.settings.task import ChainSettings
+from tinylora.settings.tasks import ChainSettings
 from tinylora.tasks.levels import band_of
 from tinylora.tasks.mathematics import Question, ask, graders
-from tinylora.tasks.prompts import TEMPLATES
 from tinylora.tasks.task import MadeProblems, Problem, Task
+from tinylora.tasks.templates import TEMPLATES
 
 Split = Literal["train", "test"]
 STEPS = {1: (1, 2), 2: (3, 4), 3: (5, 7), 4: (8, 12), 5: (13, 20)}  # level -> fewest, most

@@ -12,7 +12,7 @@ from typing import Any
 
 from tinylora.errors import RequestError
 from tinylora.settings import TaskConfig
-from tinylora.tasks.data import Row, Source
+from tinylora.tasks.data import DataRow, Source
 from tinylora.tasks.program_rows import LeftOut, Statement, read_row
 from tinylora.tasks.programs import load
 from tinylora.tasks.task import Task
@@ -36,7 +36,7 @@ def make(settings: TaskConfig) -> Task:
     _check_names("sources", wanted, SOURCES)
     _check_names("difficulties", {name.upper() for name in settings.difficulties}, DIFFICULTIES)
 
-    def chosen(row: Row) -> Statement:
+    def chosen(row: DataRow) -> Statement:
         statement = read(row)
         if wanted and statement.source not in wanted:
             raise LeftOut("of another source")
@@ -45,7 +45,7 @@ def make(settings: TaskConfig) -> Task:
     return load("code_contests", chosen, [TRAIN], [TEST], settings)
 
 
-def read(row: Row) -> Statement:
+def read(row: DataRow) -> Statement:
     """A row in any of the formats, with what CodeContests says beyond the tests."""
     labels = json.loads(row["labels"]) if isinstance(row.get("labels"), str) else row
     return replace(

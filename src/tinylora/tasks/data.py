@@ -19,8 +19,8 @@ from typing import IO, Any, TypeVar
 
 from tinylora.errors import RequestError
 
-Row = dict[str, Any]
-Placed = tuple[str, Row]
+DataRow = dict[str, Any]
+Placed = tuple[str, DataRow]
 Item = TypeVar("Item")
 SUFFIXES = (".jsonl", ".json", ".parquet")
 CHUNK = 1 << 16  # characters of a JSON list that are read at once

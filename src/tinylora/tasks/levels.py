@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 
 from tinylora.errors import RequestError
-from tinylora.tasks.data import Row, Source
+from tinylora.tasks.data import DataRow, Source
 from tinylora.tasks.mathematics import Question
-from tinylora.tasks.prompts import BOX
+from tinylora.tasks.templates import BOX
 
 CONTAMINATION = (
     "A third of SimpleRL's set (2,936 problems) is among MATH's 5,000 test problems, and none of "
@@ -26,7 +26,7 @@ SIMPLERL = Source(
 _TURN = re.compile(r"<\|im_start\|>user\n(.*?)(?:<\|im_end\|>|$)", re.DOTALL)
 
 
-def level_of(row: Row) -> int | None:
+def level_of(row: DataRow) -> int | None:
     """`Level 5`, 5 and 5.0 are 5; `Level ?` is 0; None where the row names none."""
     named = row.get("level", row.get("difficulty"))
     digit = re.search(r"\d", str(named))
@@ -59,7 +59,7 @@ def of_levels(named: str) -> Callable[[Question], bool]:
     return keep
 
 
-def simplerl_question(row: Row) -> Question:
+def simplerl_question(row: DataRow) -> Question:
     """The question without SimpleRL's template around it."""
     said = str(row.get("question") or row["prompt"][-1]["content"])
     turn = _TURN.search(said)

@@ -15,10 +15,10 @@ from tinylora.rewards import math
 from tinylora.rewards.math import extract
 from tinylora.rewards.math.extract import AnswerFormat
 from tinylora.rewards.verdict import Verdict
-from tinylora.settings.task import QuestionSettings, RewardSettings
-from tinylora.tasks.data import Placed, Row, Source, read_splits
-from tinylora.tasks.prompts import TEMPLATES, Template, written
+from tinylora.settings.tasks import QuestionSettings, RewardSettings
+from tinylora.tasks.data import DataRow, Placed, Source, read_splits
 from tinylora.tasks.task import Grade, Problem, Task
+from tinylora.tasks.templates import TEMPLATES, Template, written
 
 WRONG = "-987654321.5"  # an answer that no problem has
 
@@ -33,7 +33,7 @@ class Question:
     columns: dict[str, Any] = field(default_factory=dict)
 
 
-Read = Callable[[Row], Question]
+Read = Callable[[DataRow], Question]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Benchmark:
     """
 
     read: Read
-    sample: Row
+    sample: DataRow
     test: Source
     train: Source | None = None
     template: str = "boxed"
@@ -81,7 +81,7 @@ def ask(template: Template, question: Question) -> Problem:
     return replace(asked, gold=question.gold, solution=question.solution, columns=question.columns)
 
 
-def text_field(row: Row, *names: str) -> str:
+def text_field(row: DataRow, *names: str) -> str:
     """The first of these fields that the row has, as text.
 
     Raises:
@@ -130,7 +130,7 @@ def _questions(
     return kept
 
 
-def _read(name: str, benchmark: Benchmark, place: str, row: Row) -> Question:
+def _read(name: str, benchmark: Benchmark, place: str, row: DataRow) -> Question:
     try:
         return benchmark.read(row)
     except (KeyError, TypeError) as error:

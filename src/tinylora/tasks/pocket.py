@@ -15,7 +15,7 @@ from functools import partial
 from typing import Literal
 
 from tinylora.rewards.verdict import Verdict
-from tinylora.tasks.annotators import Step, annotated
+from tinylora.tasks.annotators import Calculation, annotated
 from tinylora.tasks.task import MadeProblems, Problem, Task
 
 Split = Literal["train", "test"]
@@ -54,7 +54,7 @@ class Skeleton:
             values.append(_apply(values[-1], symbol, k))
         return values
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[Calculation]:
         """Each step as (before, symbol, number, after)."""
         values = self.values()
         steps = zip(values, self.operations, values[1:], strict=False)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinylora.rewards.code import Limits, Test
-from tinylora.tasks.data import Row
+from tinylora.tasks.data import DataRow
 from tinylora.tasks.statements import bytes_to_mb, limits, limits_in
 
 _STATEMENTS = ("problem", "description", "question", "content", "question_content")
@@ -52,7 +52,7 @@ class Statement:
     rejected: str | None = None
 
 
-def read_row(row: Row) -> Statement:
+def read_row(row: DataRow) -> Statement:
     """A row of any of these formats.
 
     Raises:
@@ -71,7 +71,7 @@ def read_row(row: Row) -> Statement:
     return Statement(text, _tests(row), limits=_limits(row, text))
 
 
-def _statement(row: Row) -> str:
+def _statement(row: DataRow) -> str:
     if not any(name in row for name in _STATEMENTS):
         raise KeyError(" or ".join(_STATEMENTS))
     found = next((row[name] for name in _STATEMENTS if row.get(name)), None)
@@ -88,7 +88,7 @@ def whole_text(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _tests(row: Row) -> dict[str, list[Test]]:
+def _tests(row: DataRow) -> dict[str, list[Test]]:
     names: tuple[tuple[str, str], ...]
     if "public_test_cases" in row:  # LiveCodeBench
         names = (("public", "public_test_cases"), ("private", "private_test_cases"))
@@ -102,7 +102,7 @@ def _tests(row: Row) -> dict[str, list[Test]]:
     return {kind: parse_tests(row.get(name)) for kind, name in names}
 
 
-def _limits(row: Row, text: str) -> Limits:
+def _limits(row: DataRow, text: str) -> Limits:
     """Of the row's own columns; else of its statement."""
     stated = limits_in(text)
     seconds = _seconds(row.get("time_limit"))

@@ -26,7 +26,7 @@ from tinylora.rewards.code.judging import (
 from tinylora.rewards.code.selftest import mechanism_for
 from tinylora.rewards.verdict import Verdict
 from tinylora.settings import TaskConfig
-from tinylora.tasks.data import Placed, Row, Source, read_splits
+from tinylora.tasks.data import DataRow, Placed, Source, read_splits
 from tinylora.tasks.program_answers import program_in
 from tinylora.tasks.program_rows import LeftOut, Statement
 from tinylora.tasks.statements import accepts_any, how_judged, is_interactive, names_files
@@ -39,7 +39,7 @@ INSTRUCTION = (
 )
 SILENT = "int main() {}"  # right where nothing is to be printed
 FEW_TESTS = 2  # examples that a program can hold in itself
-ReadRow = Callable[[Row], Statement]
+ReadRow = Callable[[DataRow], Statement]
 
 
 def load(

@@ -11,8 +11,8 @@ from typing import Any
 
 from tinylora.errors import RequestError
 from tinylora.rewards.verdict import Verdict
-from tinylora.settings.task import RowSettings
-from tinylora.tasks.data import Row, read_rows, split, stem_of
+from tinylora.settings.tasks import RowSettings
+from tinylora.tasks.data import DataRow, read_rows, split, stem_of
 from tinylora.tasks.task import Problem, Task, written_number
 from tinylora.tasks.theirs import shown
 
@@ -64,7 +64,7 @@ def _refuse_lenient(settings: RowSettings) -> None:
         )
 
 
-def _problem(row: Row, place: str) -> Problem:
+def _problem(row: DataRow, place: str) -> Problem:
     columns = dict(row)
     asked: Any = columns.pop("prompt", None)
     is_chat = bool(asked) and isinstance(asked, list)

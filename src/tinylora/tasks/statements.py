@@ -102,7 +102,7 @@ _MEMORY = re.compile(
 
 
 @dataclass(frozen=True)
-class Judged:
+class ComparisonRule:
     """How answers to a statement are compared.
 
     Args:
@@ -114,10 +114,10 @@ class Judged:
     any_case: bool
 
 
-def how_judged(statement: str) -> Judged:
+def how_judged(statement: str) -> ComparisonRule:
     """The tolerance and the case that the statement promises."""
     text = " ".join(statement.split())
-    return Judged(tolerance_in(text), bool(_ANY_CASE.search(text)))
+    return ComparisonRule(tolerance_in(text), bool(_ANY_CASE.search(text)))
 
 
 def tolerance_in(text: str) -> float | None:

@@ -14,7 +14,7 @@ from tinylora.adapter import attach
 from tinylora.errors import RequestError
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Completion, Sampling
-from tinylora.rollout.lora import LoraEngine, seed_of, version_folder
+from tinylora.rollout.lora_engine import LoraEngine, seed_of, version_folder
 from tinylora.settings import AdapterConfig
 
 SAMPLED = Sampling(temperature=1.0, max_new_tokens=8, eos_token_ids=(END,))

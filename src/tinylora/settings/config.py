@@ -24,9 +24,9 @@ from tinylora.settings.algorithms import (
 from tinylora.settings.base import Settings, nearest
 from tinylora.settings.choices import chosen, refuse_unread
 from tinylora.settings.groups import FIELDS
-from tinylora.settings.rollout import Engine, InProcess, engine_kind
+from tinylora.settings.rollout import Engine, TransformersEngineSettings, engine_kind
 from tinylora.settings.run import ModelSettings, OutputSettings, RunSettings, SamplingSettings
-from tinylora.settings.task import TaskConfig
+from tinylora.settings.tasks import TaskConfig
 
 BUDGET_KEYS = ("u", "num_groups", "n_tie")
 DEFAULT_RATES = {  # (on pocket: docs/results.md, on other models)
@@ -48,7 +48,7 @@ class TrainConfig(_OfTheRun):
 
     adapter: AdapterConfig = AdapterConfig()
     learning: Algorithm = Grpo()
-    engine: Engine = InProcess()
+    engine: Engine = TransformersEngineSettings()
 
     @property
     def has_factors(self) -> bool:
