@@ -28,7 +28,7 @@ from tinylora.tasks.draw import draw_problems
 from tinylora.tasks.task import Problem, Task
 
 SEARCHES = ("cma-es", "random-search")
-SIGNAL_STATE = ("quiet_steps", "reward", "is_noise", "good")
+SIGNAL_STATE = ("quiet_steps", "noisy_steps", "reward", "accuracy", "good_reward", "good")
 MOST_KEPT = 10_000_000  # parameters; of more, no copy is kept for a collapse
 Samples = list[dict[str, Any]]
 
@@ -88,9 +88,11 @@ class Signal:
 
     policy: Policy
     patience: int
-    quiet_steps: int = 0
+    quiet_steps: int = 0  # in a row, without variance
+    noisy_steps: int = 0  # in a row, with a signal-to-noise ratio of at most 1
     reward: float = 0.0
-    is_noise: bool = False  # the last step's groups did differ, but said nothing
+    accuracy: float = 0.0
+    good_reward: float = 0.0  # of the numbers in `good`
     good: dict[str, Tensor] = field(default_factory=dict)
     _present: dict[str, Tensor] = field(default_factory=dict)
 
@@ -102,37 +104,40 @@ class Signal:
     def after(self, metrics: Mapping[str, float]) -> None:
         """Look at the step that was taken."""
         self.reward = metrics.get("reward", 0.0)
+        self.accuracy = metrics.get("accuracy", 0.0)
         differs = metrics.get("zero_variance_share", 0.0) < 1
-        self.is_noise = differs and metrics.get("snr", math.inf) <= 1
-        if differs:
-            self.good = self._present
-        self.quiet_steps = 0 if differs and not self.is_noise else self.quiet_steps + 1
+        moves = differs or metrics.get("step_kl", 0.0) > 0  # a KL term moves v without rewards
+        is_noise = moves and metrics.get("snr", math.inf) <= 1
+        self.quiet_steps = 0 if moves else self.quiet_steps + 1
+        self.noisy_steps = self.noisy_steps + 1 if is_noise else self.noisy_steps * (not moves)
+        if moves and not is_noise:
+            self.good, self.good_reward = self._present, self.reward
 
     @property
     def is_lost(self) -> bool:
         """Whether the last `patience` steps taught nothing."""
-        return self.quiet_steps >= self.patience
+        return max(self.quiet_steps, self.noisy_steps) >= self.patience
 
     @property
-    def is_done(self) -> bool:
-        """Whether all answers are right, which is why nothing differs."""
-        return self.reward >= 1
+    def has_collapsed(self) -> bool:
+        """Whether rewards stopped differing at less than they were."""
+        return self.quiet_steps >= self.patience and self.reward < self.good_reward
 
     def keep_good(self) -> None:
-        """Put the last numbers back that taught something, unless all answers are right."""
-        if self.good and not self.is_done and not self.is_noise:
+        """After a collapse, put the last numbers back that taught something."""
+        if self.good and self.has_collapsed:
             self.policy.load_state_dict(self.good)
 
     def sentence(self) -> str:
         """What happened, the likely cause, and what to do."""
-        if self.is_noise:
+        if self.quiet_steps < self.patience:
             return (
-                f"In {self.quiet_steps} steps the samples did not show a direction (the signal-to-"
-                "noise ratio is at most 1). Sample more in a step (--snr 2, more "
+                f"In {self.noisy_steps} steps the samples did not show a direction (the "
+                "signal-to-noise ratio is at most 1). Sample more in a step (--snr 2, more "
                 "prompts_per_step), or stop here."
             )
         start = f"In {self.quiet_steps} steps no group of completions had rewards that differ: "
-        if self.is_done:
+        if self.accuracy >= 1:
             return start + "all are right, so there is nothing left to learn."
         return (
             f"{start}the mean reward is {self.reward:.3g}. The step size was too large, or the "
@@ -144,7 +149,8 @@ class Signal:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name in SIGNAL_STATE:
-            setattr(self, name, state[name])
+            if name in state:
+                setattr(self, name, state[name])
 
 
 @dataclass
@@ -189,8 +195,9 @@ def run_steps(policy: Policy, step: Step, loop: Loop) -> Outcome:
 
     with deferred_interrupt() as interrupted:
         while not (reason := stopped()) and not distributed.anywhere(interrupted()):
-            signal.before()
-            with memory_errors(done + 1):
+            if settings.algorithm != "sft":  # which has no rewards
+                signal.before()
+            with memory_errors(done + 1, settings.algorithm in SEARCHES):
                 metrics, samples = step(done)
             signal.after(metrics)
             done += 1
@@ -202,25 +209,30 @@ def run_steps(policy: Policy, step: Step, loop: Loop) -> Outcome:
                 has_warned = True
             if done % loop.checkpoint_every == 0:
                 save_checkpoint(loop.folder, policy, kept, done, settings.seed)
-        if reason == "no signal" and settings.algorithm not in SEARCHES:  # these know their best
-            signal.keep_good()
+        was_stopped = distributed.anywhere(interrupted())  # for all processes, or for none
         save_checkpoint(loop.folder, policy, kept, done, settings.seed)
-        if interrupted():
-            raise KeyboardInterrupt
+    if was_stopped:
+        raise KeyboardInterrupt
+    if reason == "no signal" and settings.algorithm not in SEARCHES:  # these know their best
+        signal.keep_good()
     return Outcome(done, time.monotonic() - start, reason)
 
 
 @contextmanager
-def memory_errors(step: int) -> Iterator[None]:
+def memory_errors(step: int, is_search: bool) -> Iterator[None]:
     """A device without memory is one sentence, with the settings that need less."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         cause = str(error).splitlines()[0]
+        cure = (
+            "a smaller population or prompts_per_step in a new run"
+            if is_search
+            else "--resume and a smaller --micro-batch-tokens, or with --activation-checkpointing "
+            "true: neither changes what is learned"
+        )
         raise TinyLoraError(
-            f"The device ran out of memory in step {step} ({cause}). Resume with --resume and a "
-            "smaller --micro-batch-tokens, or with --activation-checkpointing true: neither "
-            "changes what is learned."
+            f"The device ran out of memory in step {step} ({cause}). Try again with {cure}."
         ) from error
 
 

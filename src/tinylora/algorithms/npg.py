@@ -47,6 +47,7 @@ from tinylora.fsdp import in_step
 from tinylora.policy import adapter_of
 from tinylora.settings import Npg, Passes
 
+FURTHER = 1_000_000  # steps between a step's draws
 MOST_PARAMETERS = 4096  # F is n x n in float64: 128 MiB, and its inverse some ten seconds
 
 
@@ -139,8 +140,8 @@ class NpgStep:
         run, settings = self.run, self.settings
         draws: list[Scored] = []
         while True:
-            # Further draws are those of steps after the last, which nobody else takes.
-            place = number + len(draws) * run.num_steps
+            # Further draws are those of steps that no run has, so that nobody else takes them.
+            place = number + len(draws) * FURTHER
             rollouts = roll_out(
                 run, place, settings.prompts_per_step, settings.samples_per_prompt, clock
             )
@@ -150,7 +151,8 @@ class NpgStep:
                 return draws
             found = estimate_of(draws).within(self.basis)
             inverse = natural.damped_inverse(found.fisher, settings.damping)
-            if natural.signal_to_noise(found, inverse) >= settings.snr:
+            is_enough = natural.signal_to_noise(found, inverse) >= settings.snr
+            if distributed.from_main(is_enough):  # all draw again, or none
                 return draws
 
     def learn(self, draws: Sequence[Scored], step_kl: float) -> dict[str, float]:
@@ -162,12 +164,12 @@ class NpgStep:
             if iteration > 0:
                 seen = [rescored(self.run, self.adapter, one, settings) for one in seen]
             found = estimate_of(seen)
-            mean = self.state.add(found).within(self.basis)
+            mean = self.state.add(found, is_new_step=iteration == 0).within(self.basis)
             inverse = natural.damped_inverse(mean.fisher, settings.damping)
             if iteration == 0:
                 snr = natural.signal_to_noise(found.within(self.basis), inverse)
             step = natural.step_of(mean.gradient, inverse, step_kl)
-            taken = self.search(seen, self.basis @ step, step_kl)
+            taken = self.search(seen, distributed.from_main(self.basis @ step), step_kl)
             totals["step_kl"] += natural.predicted_kl(taken.scale * step, mean.fisher)
             totals["step_kl_measured"] += taken.kl
             totals["step_gain"] += taken.gain
@@ -185,7 +187,8 @@ class NpgStep:
             self.adapter.set_values(start + (scale * step).view_as(v).to(v))
             round_to(run.policy, self.settings.precision)
             new_N = torch.cat([one.draw.sums(logprobs(run, one.draw)) for one in seen])
-            return natural.measured(new_N - sums_N, advantages_N, weights_N)
+            found = natural.measured(new_N - sums_N, advantages_N, weights_N)
+            return distributed.from_main(found)  # one decision for all processes
 
         can_gain = bool(step.any() and advantages_N.any())  # momentum alone is never taken
         taken = natural.line_search(measure, step_kl) if can_gain else natural.REST
@@ -207,11 +210,18 @@ class Momentum:
         zeros = torch.zeros(num, num + 1, dtype=torch.float64)
         self.kept = {"moments": zeros, "weight": torch.zeros((), dtype=torch.float64)}
 
-    def add(self, found: natural.Estimate) -> natural.Estimate:
-        """The means with this step's g and F; the noise stays this step's."""
+    def add(self, found: natural.Estimate, is_new_step: bool = True) -> natural.Estimate:
+        """The means with this step's g and F; the noise stays this step's.
+
+        Args:
+            is_new_step: False for the same completions under the numbers after an iteration: they
+                take the place of what they said before.
+        """
+        if is_new_step:
+            self.before = dict(self.kept)
         moments = torch.cat([found.gradient[:, None], found.fisher], dim=1)  # (n, 1 + n)
         new = {"moments": moments, "weight": torch.ones_like(self.kept["weight"])}
-        self.kept = {k: self.decay * self.kept[k] + (1 - self.decay) * new[k] for k in new}
+        self.kept = {k: self.decay * self.before[k] + (1 - self.decay) * new[k] for k in new}
         mean = self.kept["moments"] / self.kept["weight"]
         return natural.Estimate(mean[:, 0], mean[:, 1:], found.noise)
 

@@ -78,7 +78,8 @@ class Verb:
         raise RequestError(f'{sentence} All options: "tinylora {self.name} --help".')
 
     def _check_known(self, option: str) -> None:
-        known = ["--help", *(option for name in self.fields for option in self._options(name))]
+        named = [name for name in self.fields if name != self.positional]
+        known = ["--help", *(option for name in named for option in self._options(name))]
         if option not in known:
             matches = difflib.get_close_matches(option, known, n=1)
             hint = f" Did you mean {matches[0]}?" if matches else ""

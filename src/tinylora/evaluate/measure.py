@@ -139,7 +139,9 @@ def _trained(base: Base, adapter: str, force: bool) -> Policy:
     run = _other_run(adapter)
     if run is None:
         return TinyLoraPolicy(load(base.model, adapter, force=force))
-    return METHODS[run.method].load(base.model, Path(adapter), run.adapter)
+    place = Path(adapter)
+    folder = place.parent if place.is_file() else place
+    return METHODS[run.method].load(base.model, folder, run.adapter)
 
 
 def _other_run(adapter: str) -> TrainConfig | None:

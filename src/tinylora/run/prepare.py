@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from tinylora.adapter import freedom
 from tinylora.adapter.modules import LinearMap, linear_maps, passes_gradient, resolved
 from tinylora.adapter.sharing import budget, groups_of
 from tinylora.algorithms.batching import check_model
+from tinylora.algorithms.npg import check_size
 from tinylora.algorithms.trackers import missing_tracker
 from tinylora.algorithms.validation import hold_out
 from tinylora.errors import RequestError
 from tinylora.evaluate.exam import Exam
+from tinylora.methods import METHODS
 from tinylora.models import (
     DTYPES,
     Base,
@@ -29,7 +32,7 @@ from tinylora.models import (
 from tinylora.prompts import Text, text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.run.engines import check_engine
-from tinylora.settings import IN_PYTHON, TrainConfig, with_budget
+from tinylora.settings import IN_PYTHON, Npg, TrainConfig, with_budget
 from tinylora.tasks import load_task
 from tinylora.tasks.controls import controlled
 from tinylora.tasks.draw import draw_problems
@@ -146,6 +149,8 @@ def check_request(
     maps = linear_maps(model, settings.targets, settings.layers)
     groups_of([linear.name for linear in maps], settings)
     _check_rank(maps, settings.rank)
+    if isinstance(config.learning, Npg):
+        check_size(METHODS[config.method].count(maps, settings))
     training, held_out = hold_out(task, config)
     problems = [*task.test[: config.eval_problems], *held_out, *first_problems(config, training)]
     prompts = [encode(problem) for problem in problems]
@@ -218,18 +223,9 @@ def first_problems(config: TrainConfig, task: Task) -> Sequence[Problem]:
 
 
 def degrees_of_freedom(prepared: Prepared, num_trainable: int) -> int:
-    """How many of the trained parameters are independent.
-
-    A linear layer's R has rank^2 places, so more than rank^2 numbers for one layer say nothing
-    more (the rank of the map v -> all R).
-    """
-    config = prepared.config
-    if not config.has_factors:
+    """How many of the trained parameters are independent: the rank of the map v -> all R."""
+    if not prepared.config.has_factors:
         return num_trainable
     names = [linear.name for linear in linear_layers(prepared)]
-    settings = config.adapter
-    groups = groups_of(names, settings)
-    num_places = settings.rank**2
-    if settings.projection != "gaussian":  # one P for all layers: groups do not add directions
-        return sum(min(settings.u, num_places) for _ in groups)
-    return sum(min(settings.u, num_places * len(group)) for group in groups)
+    settings = prepared.config.adapter
+    return freedom.degrees_of_freedom(groups_of(names, settings), settings)

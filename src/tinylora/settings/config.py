@@ -24,7 +24,7 @@ from tinylora.settings.algorithms import (
 from tinylora.settings.base import Settings, nearest
 from tinylora.settings.choices import chosen, refuse_unread
 from tinylora.settings.groups import FIELDS
-from tinylora.settings.rollout import Engine, TransformersEngineSettings, engine_kind
+from tinylora.settings.rollout import ENGINES, Engine, TransformersEngineSettings, engine_kind
 from tinylora.settings.run import ModelSettings, OutputSettings, RunSettings, SamplingSettings
 from tinylora.settings.tasks import TaskConfig
 
@@ -41,6 +41,13 @@ DEFAULT_RATES = {  # (on pocket: docs/results.md, on other models)
 
 class _OfTheRun(RunSettings, ModelSettings, SamplingSettings, OutputSettings, TaskConfig):
     """What every run has, whatever it chooses."""
+
+
+PARTS: dict[str, tuple[type[Settings], ...]] = {
+    "adapter": (AdapterConfig,),
+    "learning": tuple(ALGORITHMS.values()),
+    "engine": tuple(ENGINES.values()),
+}
 
 
 class TrainConfig(_OfTheRun):
@@ -74,10 +81,9 @@ class TrainConfig(_OfTheRun):
             if name not in FIELDS:
                 raise RequestError(f"{name} is not a setting.{nearest(name, FIELDS)}")
         rest = {name: values[name] for name in values if name not in flat}
-        given = {part: _explicit(rest.pop(part, {})) for part in ("adapter", "learning", "engine")}
+        given = {part: _explicit(part, rest.pop(part, {})) for part in PARTS}
         if isinstance(learning := values.get("learning"), Settings):
-            names: dict[type[Settings], str] = {kind: name for name, kind in ALGORITHMS.items()}
-            rest.setdefault("algorithm", names[type(learning)])
+            _names_its_class(rest, learning)
         adapter = {**given["adapter"], **_of(AdapterConfig, flat)}
         nested = {**given["learning"], **given["engine"], **adapter}
         refuse_unread({**nested, **rest, **flat}, [*nested, *flat])
@@ -189,11 +195,24 @@ def _with_rate(learning: Any, values: Mapping[str, Any]) -> Any:
     return filled
 
 
-def _explicit(part: Any) -> dict[str, Any]:
+def _explicit(part: str, value: Any) -> dict[str, Any]:
     """What was set of a part, given as an object or as a mapping."""
-    if isinstance(part, Mapping):
-        return dict(part)
-    return {name: getattr(part, name) for name in part.model_fields_set}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if not isinstance(value, PARTS[part]):
+        kinds = ", ".join(kind.__name__ for kind in PARTS[part])
+        raise RequestError(f"{part} = {value!r}, but it must be one of {kinds}, or a mapping.")
+    return {name: getattr(value, name) for name in value.model_fields_set}
+
+
+def _names_its_class(run: dict[str, Any], learning: Settings) -> None:
+    """The algorithm of settings that were given as an object; refuses another one beside it."""
+    own = next(name for name, kind in ALGORITHMS.items() if type(learning) is kind)
+    if run.setdefault("algorithm", own) != own:
+        raise RequestError(
+            f"algorithm = {run['algorithm']} beside learning = {type(learning).__name__}(...), "
+            f"which is for {own}. Give one of the two."
+        )
 
 
 def _of(kind: type[Settings], flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,7 +238,7 @@ def _of_method(method: str, adapter: dict[str, Any]) -> dict[str, Any]:
     rank = AdapterConfig(**{name: adapter[name] for name in ("rank",) if name in adapter}).rank
     fixed = {"u": rank**2, "projection": "identity"}
     for name, value in fixed.items():
-        if adapter.get(name, value) != value:
+        if str(adapter.get(name, value)) != str(value):
             raise RequestError(
                 f"{name} = {adapter[name]} with method = lora-xs, which fixes {name} = {value}. "
                 f"Leave {name} out, or use method = tinylora."

@@ -7,11 +7,11 @@ from typing import Any
 import yaml
 
 from tinylora.errors import RequestError
-from tinylora.settings.base import nearest
-from tinylora.settings.choices import CHOICES, chosen, unread
+from tinylora.settings.base import nearest, none_word
+from tinylora.settings.choices import chosen, unread
 from tinylora.settings.config import BUDGET_KEYS, TrainConfig
 from tinylora.settings.groups import FIELDS
-from tinylora.settings.run import OutputSettings
+from tinylora.settings.run import OutputSettings, RunSettings
 
 
 def flatten(config: TrainConfig) -> dict[str, Any]:
@@ -54,19 +54,19 @@ def combine(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, An
     """Flags over a recipe.
 
     A flag that sets the budget replaces the recipe's whole budget, and one of num_groups and n_tie
-    replaces the other; a flag that chooses another method, algorithm or engine leaves behind what
-    the recipe says for its own.
+    replaces the other. What the recipe says for a method, an algorithm or an engine that a flag
+    replaces, or for a setting that a flag turns off, is left behind.
     """
-    dropped: set[str] = set()
-    if "params" in flags:
+    merged = {**recipe, **flags}
+    dropped = _without_reader(merged) - _without_reader(recipe)
+    if none_word(flags.get("params")) is not None:
         dropped |= {*BUDGET_KEYS}
-    elif any(name in flags for name in BUDGET_KEYS):
+    elif (
+        any(name in flags for name in BUDGET_KEYS) or merged.get("method", "tinylora") != "tinylora"
+    ):
         dropped |= {"params"}
     if "num_groups" in flags or "n_tie" in flags:
         dropped |= {"num_groups", "n_tie"}
-    merged = {**recipe, **flags}
-    if any(choice in flags for choice in CHOICES):
-        dropped |= {name for name, _ in unread(merged, recipe)}
     return {**{name: recipe[name] for name in recipe if name not in dropped}, **flags}
 
 
@@ -76,10 +76,17 @@ def recorded(path: str | Path) -> dict[str, Any]:
     Older runs recorded every setting.
     """
     settings = load_recipe(path)
-    dropped = {name for name, _ in unread(settings, settings)}
-    for kind in (chosen("algorithm", settings), OutputSettings):
-        dropped |= set(kind.model_construct(None, **settings).idle()) if kind else set()
+    dropped = _without_reader(settings)
     return {name: settings[name] for name in settings if name not in dropped}
+
+
+def _without_reader(settings: Mapping[str, Any]) -> set[str]:
+    """Those that the chosen classes do not have, or that other values leave idle."""
+    values = {name: none_word(value) for name, value in settings.items()}
+    found = {name for name, _ in unread(values, values)}
+    for kind in (chosen("algorithm", values), RunSettings, OutputSettings):
+        found |= set(kind.model_construct(None, **values).idle()) if kind else set()
+    return found & {*settings}
 
 
 def load_recipe(path: str | Path) -> dict[str, Any]:

@@ -38,12 +38,18 @@ class RunSettings(Settings):
     no_signal_steps: int = Field(
         default=10,
         ge=1,
-        description="steps in a row without a group whose rewards differ that are too many: "
-        "nothing is learned any more",
+        description="how many steps in a row may teach nothing: no group's rewards differ, or, "
+        "for npg, the signal-to-noise ratio is at most 1",
     )
     on_no_signal: Literal["stop", "warn"] = Field(
         default="stop", description="then: stop with the last good numbers, or only warn"
     )
+
+    def idle(self) -> dict[str, str]:
+        if self.algorithm != "sft":
+            return super().idle()
+        reason = "with algorithm = sft, which has no rewards to watch. Leave it out."
+        return {**super().idle(), "no_signal_steps": reason, "on_no_signal": reason}
 
 
 class ModelSettings(Settings):
