@@ -24,7 +24,12 @@ NEEDED: dict[tuple[Any, str], dict[str, Any]] = {  # without these they have no 
     ("sft", "samples_per_prompt"): {"references": "own"},
     ("npg", "max_draws"): {"snr": 2.0},
 }
-COMBINATIONS = list(product(*CHOICES.values()))
+NEED_V = ("npg", "cma-es", "random-search")  # every row of a batch has a v of its own
+COMBINATIONS = [
+    (method, algorithm, rollout)
+    for method, algorithm, rollout in product(*CHOICES.values())
+    if method in ("tinylora", "lora-xs") or algorithm not in NEED_V
+]
 
 
 def settings_of(*names: str) -> dict[str, Any]:

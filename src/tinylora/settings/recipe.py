@@ -8,10 +8,12 @@ import yaml
 
 from tinylora.errors import RequestError
 from tinylora.settings.base import nearest, none_word
-from tinylora.settings.choices import chosen, unread
+from tinylora.settings.choices import CHOICES, chosen, unread
 from tinylora.settings.config import BUDGET_KEYS, TrainConfig
 from tinylora.settings.groups import FIELDS
 from tinylora.settings.run import OutputSettings, RunSettings
+
+SWITCHES = {*CHOICES, "references", "snr", "eval_every"}  # they decide what else is read
 
 
 def flatten(config: TrainConfig) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def combine(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, An
     replaces, or for a setting that a flag turns off, is left behind.
     """
     merged = {**recipe, **flags}
-    dropped = _without_reader(merged) - _without_reader(recipe)
+    dropped = _without_reader(merged) if SWITCHES & flags.keys() else set()
     if none_word(flags.get("params")) is not None:
         dropped |= {*BUDGET_KEYS}
     elif (
