@@ -79,7 +79,10 @@ def test_a_loaded_model_without_a_name_needs_its_tokenizer(tiny_folder: Path) ->
     [
         ("./nowhere", r"The model folder ./nowhere does not exist. Use .pocket., .smollm2."),
         ("/no/such/place", "The model folder /no/such/place does not exist"),
-        ("nobody/nothing", "There is no folder nobody/nothing, and the hub gave no model of that"),
+        (
+            "nobody/nothing",
+            "nobody/nothing is not a folder, and the hub did not provide a model of that",
+        ),
     ],
 )
 def test_a_missing_model_is_a_wrong_request(name: str, sentence: str) -> None:

@@ -165,7 +165,7 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
 
 def test_another_safetensors_file_is_refused(tmp_path):
     save_file({"weight": torch.ones(2)}, tmp_path / "w.safetensors")
-    with pytest.raises(RequestError, match="not a TinyLoRA adapter: it holds weight"):
+    with pytest.raises(RequestError, match="not a TinyLoRA adapter: it contains weight"):
         load(model_of(), tmp_path / "w.safetensors")
 
 
@@ -191,7 +191,7 @@ def test_a_v_that_is_no_matrix_of_floats_is_refused(tmp_path, v):
         metadata = file.metadata()
     save_file({"v": v}, tmp_path / "a.safetensors", metadata)
     with pytest.raises(
-        RequestError, match=r"holds a v of shape \(.* in torch\.\w+, but an adapter's"
+        RequestError, match=r"contains a v of shape \(.* in torch\.\w+, but an adapter's"
     ):
         files.read(tmp_path / "a.safetensors")
 
@@ -209,7 +209,7 @@ def test_a_setting_that_this_version_does_not_know_is_refused_with_the_file_s_na
 
 def test_a_folder_that_peft_wrote_is_called_so(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(RequestError, match=r"holds what PEFT wrote.*tinylora import"):
+    with pytest.raises(RequestError, match=r"was written by PEFT.*tinylora import"):
         files.read(tmp_path)
 
 
@@ -337,5 +337,5 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, value):
     v = contents.v.clone()
     v[1, 2] = value
     save_file({"v": v}, tmp_path / "a.safetensors", {"tinylora": json.dumps(meta)})
-    with pytest.raises(RequestError, match=r"a\.safetensors holds a v with inf or nan"):
+    with pytest.raises(RequestError, match=r"a\.safetensors contains a v with inf or nan"):
         load(model_of(), tmp_path / "a.safetensors")

@@ -168,7 +168,7 @@ def test_simplerl_rows_lose_their_template_and_warn(tmp_path: Path) -> None:
         (f"2+2?\n{BOX}", "4"),
     ]
     assert task.notes[0] == "1 of 3 rows of math have no gold answer and were left out."
-    assert "evaluate on math500 alone" in task.notes[1]
+    assert "evaluate only on math500" in task.notes[1]
 
 
 def test_a_row_of_another_benchmark_is_named(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def completion(answer: Any, ends: set[int]) -> Completion:
     """vLLM's answer as ours."""
     if answer.finish_reason not in ("stop", "length"):
         raise TinyLoraError(
-            f'vLLM ended a completion with "{answer.finish_reason}": it is not whole.'
+            f'vLLM ended a completion with "{answer.finish_reason}", so it is incomplete.'
         )
     ids = [int(token) for token in answer.token_ids]
     values = [
