@@ -221,7 +221,7 @@ def test_an_adapter_of_other_modules_is_refused_and_the_model_left_bare(tmp_path
     files.write(tmp_path / "a.safetensors", replace(contents, modules="0123456789abcdef"))
     model = model_of()
     match = (
-        r"this model: other modules or groups \(in the file: hash 0123456789abcdef, here: hash \w"
+        r"model: different modules or groups \(in the file: hash 0123456789abcdef, here: hash \w"
     )
     with pytest.raises(RequestError, match=match):
         load(model, tmp_path / "a.safetensors")
@@ -236,7 +236,7 @@ def test_a_v_that_does_not_fit_its_settings_is_refused(tmp_path):
     contents = files.read(tmp_path / "a.safetensors")
     files.write(tmp_path / "a.safetensors", replace(contents, v=torch.ones(4, 2)))
     model = model_of()
-    match = r"this model: other shape of v \(in the file: \(4, 2\), here: \(4, 3\)\)\. Its"
+    match = r"this model: different shape of v \(in the file: \(4, 2\), here: \(4, 3\)\)\. Its"
     for force in (False, True):
         with pytest.raises(RequestError, match=match) as refused:
             load(model, tmp_path / "a.safetensors", force=force)
@@ -248,7 +248,9 @@ def test_other_modules_left_out_are_named(tmp_path):
     _, adapter = trained()
     adapter.left_out.append("model.layers.0.mlp.up_proj")
     adapter.save(tmp_path / "a.safetensors")
-    match = r"other modules left out \(in the file: model\.layers\.0\.mlp\.up_proj, here: none\)\. "
+    match = (
+        r"different modules left out \(in the file: model\.layers\.0\.mlp\.up_proj, here: none\)\. "
+    )
     with pytest.raises(RequestError, match=match):
         load(model_of(), tmp_path / "a.safetensors")
 
@@ -322,7 +324,7 @@ def test_a_file_without_a_checksum_loads_as_before(tmp_path):
     assert torch.equal(load(model_of(), path).v, adapter.v)
     meta["config"]["u"] = 10**9
     save_file({"v": v}, path, {"tinylora": json.dumps(meta)})
-    match = r"this model: other shape of v \(in the file: \(4, 3\), here: \(4, 1000000000\)\)"
+    match = r"this model: different shape of v \(in the file: \(4, 3\), here: \(4, 1000000000\)\)"
     with pytest.raises(RequestError, match=match):  # before a matrix for each of them is made
         load(model_of(), path)
 

@@ -30,7 +30,7 @@ def test_an_adapter_is_loaded_by_its_hub_id(cache):
 def test_without_the_hub_it_is_one_sentence_that_names_both_places():
     match = (
         r"^nobody/nothing is neither a file nor a run folder, and the hub did not provide its "
-        r"adapter.safetensors \(.*\)\. Pass the path of .* or go online to load one on "
+        r"adapter.safetensors \(.*\)\. Pass the path of .* or go online to load one from "
         r"the hub\.$"
     )
     with pytest.raises(RequestError, match=match):
