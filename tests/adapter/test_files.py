@@ -146,9 +146,9 @@ def test_what_is_saved_to_a_folder_is_loaded_from_it(tmp_path):
 
 
 def test_a_missing_adapter_is_refused(tmp_path):
-    with pytest.raises(RequestError, match=r"no adapter at .*nowhere"):
+    with pytest.raises(RequestError, match=r"No adapter was found at .*nowhere"):
         load(model_of(), tmp_path / "nowhere")
-    with pytest.raises(RequestError, match=r"no adapter at .*adapter\.safetensors"):
+    with pytest.raises(RequestError, match=r"No adapter was found at .*adapter\.safetensors"):
         load(model_of(), tmp_path)
 
 
@@ -220,9 +220,7 @@ def test_an_adapter_of_other_modules_is_refused_and_the_model_left_bare(tmp_path
     contents = files.read(tmp_path / "a.safetensors")
     files.write(tmp_path / "a.safetensors", replace(contents, modules="0123456789abcdef"))
     model = model_of()
-    match = (
-        r"model: different modules or groups \(in the file: hash 0123456789abcdef, here: hash \w"
-    )
+    match = r"model: different modules or groups \(in the file: hash 0123456789abcdef, here: ha"
     with pytest.raises(RequestError, match=match):
         load(model, tmp_path / "a.safetensors")
     with pytest.warns(UserWarning, match="loaded anyway"):

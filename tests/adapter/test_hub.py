@@ -42,5 +42,5 @@ def test_what_looks_like_a_path_is_not_looked_for_on_the_hub(name, tmp_path, mon
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("was asked"))
-    with pytest.raises(RequestError, match="There is no adapter at"):
+    with pytest.raises(RequestError, match="No adapter was found at"):
         files.read(name)

@@ -189,7 +189,7 @@ def test_a_checkpoint_that_names_no_base_asks_for_it(
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["nowhere", "--to=lora", "--out=x"], "There is no adapter at nowhere"),
+        (["nowhere", "--to=lora", "--out=x"], "No adapter was found at nowhere"),
         (["x", "--to=onnx", "--out=x"], "to = onnx, but it must be 'lora', 'merged', 'gguf' or"),
         (["x", "--out=x"], '"tinylora export" needs --to'),
         (

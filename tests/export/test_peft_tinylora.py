@@ -229,7 +229,7 @@ def test_an_embedding_is_refused(tmp_path: Path) -> None:
 
 
 def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
-    refused("There is no adapter_config.json", tmp_path)
+    refused("does not contain adapter_config.json", tmp_path)
     checkpoint("qwen2", tmp_path)
     path = tmp_path / "adapter_model.safetensors"
     whole = load_file(path)

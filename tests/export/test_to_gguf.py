@@ -75,7 +75,9 @@ def test_a_map_without_a_tensor_is_refused(tmp_path: Path) -> None:
     model.model.layers[1].extra_proj = nn.Linear(8, 8)
     for target in ("lm_head", "extra_proj"):
         adapter = attach(model, AdapterConfig(targets=(target,)))
-        with pytest.raises(RequestError, match=rf"qwen2 has no tensor of its own for \S*{target}"):
+        with pytest.raises(
+            RequestError, match=rf"qwen2 does not have a separate tensor for \S*{target}"
+        ):
             to_gguf(adapter, tmp_path / "out")
         adapter.detach()
     assert list(tmp_path.iterdir()) == []

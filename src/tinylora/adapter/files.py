@@ -79,7 +79,7 @@ def read(source: str | Path) -> AdapterFile:
     if not os.path.isfile(path):
         if not hub.is_hub_id(name):
             raise RequestError(
-                f"There is no adapter at {path}. Pass the path of an adapter file or of a run "
+                f"No adapter was found at {path}. Pass the path of an adapter file or of a run "
                 f"folder that contains {FILE_NAME}, a hub id, or an adapter's text "
                 f"({TEXT_PREFIX}...)."
             )

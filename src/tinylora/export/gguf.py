@@ -150,8 +150,8 @@ def _names(adapter: TinyLora, architecture: str) -> dict[str, str]:
     missing = [name for name, found in names.items() if found is None]
     if missing:
         raise RequestError(
-            f"llama.cpp's {architecture} has no tensor of its own for {missing[0]}, so this "
-            "adapter cannot act there. Export a LoRA (--to lora) for PEFT or vLLM."
+            f"llama.cpp's {architecture} does not have a separate tensor for {missing[0]}, so "
+            "this adapter cannot act there. Export a LoRA (--to lora) for PEFT or vLLM."
         )
     return {name: found for name, found in names.items() if found is not None}
 

@@ -222,7 +222,7 @@ def check_vllm(model: str, quantize: str, rank: int, dtype: str = "bf16") -> Non
         )
     if quantize != "none":
         raise RequestError(
-            f"rollout = vllm with quantize = {quantize}, but vLLM (from 0.32 on) has no "
-            "bitsandbytes layers: it would sample from the unquantised model, which is a different "
-            "policy. Use rollout = transformers."
+            f"rollout = vllm with quantize = {quantize}, but vLLM (from 0.32 on) lacks "
+            "bitsandbytes layers: it would sample from the unquantised model, which is a "
+            "different policy. Use rollout = transformers."
         )

@@ -103,8 +103,8 @@ class AdapterConfig(LoraXs):
             )
         if self.basis == "random" and self.subspace != "top":
             raise ValueError(
-                f'subspace = "{self.subspace}" with basis = "random": random columns have no '
-                'middle. Use basis = "svd", or leave subspace out.'
+                f'subspace = "{self.subspace}" with basis = "random": random columns are not '
+                'ordered. Use basis = "svd", or leave subspace out.'
             )
         return self
 

@@ -51,8 +51,8 @@ def of_levels(named: str) -> Callable[[Question], bool]:
         level = question.columns.get("level")
         if level is None:
             raise RequestError(
-                f'level = {named}, but the rows have no levels: "{question.text[:60]}...". Leave '
-                "level out, or use files that have them."
+                f'level = {named}, but the rows do not state levels: "{question.text[:60]}...". '
+                "Leave level out, or use files that have them."
             )
         return low <= int(level) <= high
 

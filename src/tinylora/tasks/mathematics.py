@@ -144,7 +144,7 @@ def _read(name: str, benchmark: Benchmark, place: str, row: Row) -> Question:
 
 def _missing(error: Exception) -> str:
     if isinstance(error, KeyError):
-        return f"it has no field {error.args[0]}"
+        return f"it lacks the field {error.args[0]}"
     return f"a field has the wrong type ({error})"
 
 
