@@ -212,7 +212,7 @@ def test_directions_that_the_base_does_not_define_are_refused(tmp_path: Path) ->
         ({"peft_type": "LORA"}, "of type LORA, but only TINYLORA"),
         ({"bias": "all"}, "bias = all: the checkpoint has trained weights besides"),
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save = \['lm_head'\]: the checkpoint"),
-        ({"r": 3}, "has rank 3, but model.layers.0.self_attn.q_proj rank 2"),
+        ({"r": 3}, "has rank 3, but model.layers.0.self_attn.q_proj has rank 2"),
     ],
 )
 def test_what_has_no_place_is_refused(
