@@ -65,7 +65,7 @@ def test_a_loaded_model_finds_its_own_tokenizer(tiny_folder: Path) -> None:
 def test_a_loaded_model_without_a_name_needs_its_tokenizer(tiny_folder: Path) -> None:
     model = LlamaForCausalLM(LlamaForCausalLM.from_pretrained(tiny_folder).config)
     model.name_or_path = ""
-    with pytest.raises(RequestError, match=r"LlamaForCausalLM .*no tokenizer.*Pass tokenizer=\."):
+    with pytest.raises(RequestError, match=r"No tokenizer .* LlamaForCausalLM .*Pass tokenizer=\."):
         from_loaded(model)
     base = from_loaded(model, PreTrainedTokenizerFast.from_pretrained(tiny_folder))
     with pytest.raises(

@@ -64,7 +64,7 @@ def test_rows_of_q_and_k_are_permuted_in_models_of_llamas_kind(tmp_path: Path) -
 
 
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r'type "gpt2".*known: llama.*--to lora'):
+    with pytest.raises(RequestError, match=r'type "gpt2".*supported: llama.*--to lora'):
         to_gguf(adapter_of("gpt2"), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
