@@ -54,7 +54,7 @@ def gains(runs: Sequence[Result], measure: str) -> list[float]:
 
 def print_gains(points: Points, *, is_shared: bool) -> None:
     """A line a point; with the share of full fine-tuning's gain, where it is there."""
-    head = ["point", "numbers", "bytes", "rate", "greedy", "sampled"]
+    head = ["point", "parameters", "bytes", "rate", "greedy", "sampled"]
     print_row(head + ["share, greedy", "share, sampled"] * is_shared)
     print_row(["---"] * (len(head) + 2 * is_shared))
     for name, runs in points.items():

@@ -65,7 +65,7 @@ def test_a_loaded_model_finds_its_own_tokenizer(tiny_folder: Path) -> None:
 def test_a_loaded_model_without_a_name_needs_its_tokenizer(tiny_folder: Path) -> None:
     model = LlamaForCausalLM(LlamaForCausalLM.from_pretrained(tiny_folder).config)
     model.name_or_path = ""
-    with pytest.raises(RequestError, match=r"LlamaForCausalLM .*no tokenizer.*Pass tokenizer=\."):
+    with pytest.raises(RequestError, match=r"No tokenizer .* LlamaForCausalLM .*Pass tokenizer=\."):
         from_loaded(model)
     base = from_loaded(model, PreTrainedTokenizerFast.from_pretrained(tiny_folder))
     with pytest.raises(
@@ -79,7 +79,10 @@ def test_a_loaded_model_without_a_name_needs_its_tokenizer(tiny_folder: Path) ->
     [
         ("./nowhere", r"The model folder ./nowhere does not exist. Use .pocket., .smollm2."),
         ("/no/such/place", "The model folder /no/such/place does not exist"),
-        ("nobody/nothing", "There is no folder nobody/nothing, and the hub gave no model of that"),
+        (
+            "nobody/nothing",
+            "nobody/nothing is not a folder, and the hub did not provide a model of that",
+        ),
     ],
 )
 def test_a_missing_model_is_a_wrong_request(name: str, sentence: str) -> None:

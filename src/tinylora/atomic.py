@@ -58,12 +58,12 @@ def check_free(path: Path) -> None:
     """Refuse a folder that holds anything, a file of that name, and the folder one is in."""
     if path.resolve() == Path.cwd():
         raise RequestError(
-            f"{path} is the folder that this runs in, which cannot be replaced. Choose a folder "
+            f"{path} is the current working folder, which cannot be replaced. Choose a folder "
             "inside it."
         )
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise RequestError(
-            f"{path} exists already, and what is there would be mixed up with what is written. "
+            f"{path} already exists, and its contents would be mixed up with the new files. "
             "Choose another folder."
         )
 

@@ -122,6 +122,6 @@ def _together(step: Callable[[], Any]) -> None:
         cause = str(error).strip().splitlines()[0]
         raise TinyLoraError(
             f"Another process of this run has ended, or does not answer ({cause}), so the step "
-            "cannot be finished. Its own message says why. The last checkpoint is whole: go on "
-            "with --resume, with as many processes as you like."
+            "cannot be finished. Its own message says why. Resume from the last checkpoint with "
+            "--resume, with any number of processes."
         ) from error

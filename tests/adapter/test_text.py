@@ -100,7 +100,7 @@ def test_without_a_precision_it_is_the_smallest_that_loses_nothing():
 
 def test_another_base_is_refused_for_a_text_too():
     _, adapter = trained()
-    with pytest.raises(RequestError, match=r"tl1:\S+ was trained on other weights .*rounded to bf"):
+    with pytest.raises(RequestError, match=r"tl1:\S+ was not trained on this .*rounded to bf"):
         load(model_of(dtype=torch.bfloat16), adapter.to_text())
 
 
@@ -119,7 +119,7 @@ def test_any_one_mistyped_character_is_caught():
         wrong = (line[place].swapcase(), digits[digits.find(line[place]) - 1], *"Aa0_+/=,l1O")
         for character in {*wrong} - {line[place]}:
             mistyped = line[:place] + character + line[place + 1 :]
-            with pytest.raises(RequestError, match="is a damaged text: a character is mistyped"):
+            with pytest.raises(RequestError, match=r"is a damaged text.* a character is mistyped"):
                 text.decode(mistyped)
 
 
@@ -159,7 +159,9 @@ def test_two_neighbours_exchanged_or_something_missing_are_caught():
 
 def test_a_text_of_a_newer_version_says_so():
     _, adapter = trained()
-    with pytest.raises(RequestError, match=r"another version than tl1: .*newer tinylora"):
+    with pytest.raises(
+        RequestError, match=r"version that this tinylora cannot read .*newer tinylora"
+    ):
         files.read("tl2:" + adapter.to_text()[4:])
     newer = of(b"\x02" + body_of(adapter.to_text())[1:])
     with pytest.raises(RequestError, match="defaults of version 2, but this tinylora knows"):
@@ -187,7 +189,7 @@ def test_a_setting_that_joined_later_is_written_whatever_its_default(monkeypatch
 def test_a_text_that_something_else_wrote_is_refused():
     no_groups, no_numbers = text._compress({"config": {"num_groups": None}}), text._compress({})
     for rest in (b"", b"not deflate", no_groups, no_numbers, no_numbers + bytes(9)):
-        with pytest.raises(RequestError, match=r"cannot be read .*something else than tinylora"):
+        with pytest.raises(RequestError, match=r"cannot be read .*another program wrote it"):
             files.read(of(b"\x01\x00" + rest))
 
 

@@ -200,7 +200,7 @@ def test_a_registered_v_that_was_cast_with_the_model_is_refused():
     model = model_of()
     adapter = attach(model, config_of(), register=True)
     model.to(torch.bfloat16)
-    match = r"v has become torch\.bfloat16.*Cast the model before attaching"
+    match = r"v is now torch\.bfloat16.*Cast the model before attaching"
     with pytest.raises(RequestError, match=match):
         logits(model, tokens())
     with adapter.disabled():

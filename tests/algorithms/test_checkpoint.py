@@ -71,7 +71,7 @@ def test_another_seed_is_refused(tmp_path: Path) -> None:
 
 def test_another_policy_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, *kept(u=5), step=1, seed=0)
-    with pytest.raises(RequestError, match="holds another policy"):
+    with pytest.raises(RequestError, match="is from a different policy"):
         load_checkpoint(tmp_path, *kept(u=4), seed=0)
 
 

@@ -167,9 +167,7 @@ def test_a_tracker_that_is_not_logged_in_is_a_sentence(tmp_path: Path) -> None:
     )
     (line,) = [line for line in ended.stdout.splitlines() if line.startswith("said")]
     assert line.startswith("said track = wandb, but wandb did not start: ")
-    assert line.endswith(
-        "Log in to wandb, or leave track out: metrics.jsonl holds the same numbers."
-    )
+    assert line.endswith("Log in to wandb, or leave track out: metrics.jsonl has the same values.")
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])

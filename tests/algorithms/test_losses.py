@@ -97,7 +97,7 @@ def test_normalisers_by_hand() -> None:
 def test_a_tensor_of_the_wrong_shape_is_named() -> None:
     with pytest.raises(ValueError, match=r"rewards_P_G has shape \(3,\)"):
         losses.group_advantages(torch.zeros(3), normalize_std=True)
-    with pytest.raises(ValueError, match="One value for each completion token"):
+    with pytest.raises(ValueError, match="One value per completion token"):
         losses.kl_k3(torch.zeros(3), torch.zeros(2))
 
 

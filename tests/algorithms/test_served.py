@@ -64,7 +64,7 @@ def random_numbers(v: Tensor) -> Tensor:
 SERVED = {
     "the adapter is not applied": torch.zeros_like,
     "a stale version": lambda v: torch.full_like(v, BEFORE),
-    "a wrong adapter": random_numbers,
+    "the wrong adapter": random_numbers,
     "precision; the adapter is applied": lambda v: v * 1.05,
 }
 
@@ -95,7 +95,7 @@ def test_another_base_is_told_from_another_adapter() -> None:
     """Numbers at rest move nothing, so what parts the two is not the adapter."""
     policy = SteeringPolicy(tiny_model())
     other: Any = TransformersEngine(SteeringPolicy(tiny_model(seed=1)))
-    with pytest.raises(TinyLoraError, match="Likely cause: precision, or another base model"):
+    with pytest.raises(TinyLoraError, match="Likely cause: precision, or a different base model"):
         one_step(other, policy)
 
 
@@ -138,16 +138,16 @@ def test_a_run_that_is_stopped_keeps_its_last_checkpoint(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("distances", "effect", "said"),
     [
-        ({"the present numbers": 0.5, "no adapter": 0.001}, 0.5, "not applied"),
-        ({"the present numbers": 0.5, "no adapter": 0.4}, 0.6, "wrong adapter"),
-        ({"the present numbers": 0.02, "no adapter": 0.4}, 0.4, "precision; the adapter is"),
+        ({"the current parameters": 0.5, "no adapter": 0.001}, 0.5, "not applied"),
+        ({"the current parameters": 0.5, "no adapter": 0.4}, 0.6, "wrong adapter"),
+        ({"the current parameters": 0.02, "no adapter": 0.4}, 0.4, "precision; the adapter is"),
         (
-            {"the present numbers": 0.3, "no adapter": 0.3},
+            {"the current parameters": 0.3, "no adapter": 0.3},
             0.002,
             "moves log-probabilities by 0.002",
         ),
         (
-            {"the present numbers": 0.3, "no adapter": 0.004, "the numbers before": 0.002},
+            {"the current parameters": 0.3, "no adapter": 0.004, "the previous parameters": 0.002},
             0.3,
             "a stale version",
         ),

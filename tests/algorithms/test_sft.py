@@ -90,5 +90,5 @@ def test_own_samples_are_the_base_models_and_right() -> None:
 
 
 def test_a_problem_without_a_solution_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"has no solution to learn from.*references = own"):
+    with pytest.raises(RequestError, match=r"lacks a solution to learn from.*references = own"):
         run(tmp_path, low_token_task(), CONFIG)

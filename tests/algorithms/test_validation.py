@@ -50,7 +50,9 @@ def test_nothing_is_held_out_without_validation() -> None:
 
 
 def test_a_split_of_four_is_too_small() -> None:
-    with pytest.raises(RequestError, match="numbered has only 4 training problems, and one in 5"):
+    with pytest.raises(
+        RequestError, match="numbered has only 4 training problems, and at most one in 5"
+    ):
         hold_out(numbered(4), TrainConfig(eval_every=5))
 
 

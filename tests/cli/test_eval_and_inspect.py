@@ -97,7 +97,7 @@ def test_controls_are_base_zero_and_ten_random(
         assert held["zero"]["num_different"][kind] == 0
         assert [draw[kind]["num_problems"] for draw in held["random"]] == [20] * 10
     printed = capsys.readouterr().out
-    for words in ("base model", "zero adapter", "answers not as the base's", "random v, mean"):
+    for words in ("base model", "zero adapter", "answers unlike the base's", "random v, mean"):
         assert words in printed
 
 
@@ -208,7 +208,7 @@ def test_adapters_of_different_bases_are_not_compared(
     assert main(["eval", "--compare", *files]) == 2
     said = capsys.readouterr().err
     assert "one.safetensors names one and " in said
-    assert "names other as base model, but adapters are compared on the same one" in said
+    assert "names other as base model, but adapters can only be compared on the same one" in said
 
 
 def test_inspect_shows_the_maps_of_a_model(
@@ -318,7 +318,7 @@ def test_inspect_says_whether_the_base_at_hand_is_the_adapters(
         (["--model=pocket"], "pocket differs: the embeddings, linear layers and norms or biases"),
     ):
         assert main(["inspect", str(finished_run), *options]) == 0
-        assert f"The base at hand: {answer}" in capsys.readouterr().out
+        assert f"The base model here: {answer}" in capsys.readouterr().out
 
 
 def test_inspect_reads_an_adapter_whose_base_has_a_name_that_no_model_can_have(
@@ -394,4 +394,4 @@ def test_inspect_finds_an_adapter_by_its_hub_id(
     assert main(["inspect", "someone/thirteen"]) == 0
     assert "An adapter of 13 parameters" in capsys.readouterr().out
     assert main(["inspect", "someone/nothing"]) == 2
-    assert "the hub gave no model of that name" in capsys.readouterr().err
+    assert "the hub did not provide a model of that name" in capsys.readouterr().err

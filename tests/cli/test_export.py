@@ -127,7 +127,7 @@ def test_a_forced_export_claims_no_accuracy(
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "| base model | other |" in card
     assert "accuracy on" not in card
-    assert "For `other` write the folder of the base model." in card
+    assert "Replace `other` by the folder of the base model." in card
 
 
 def test_another_file_in_a_run_s_folder_claims_no_accuracy(
@@ -189,10 +189,13 @@ def test_a_checkpoint_that_names_no_base_asks_for_it(
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["nowhere", "--to=lora", "--out=x"], "There is no adapter at nowhere"),
+        (["nowhere", "--to=lora", "--out=x"], "No adapter was found at nowhere"),
         (["x", "--to=onnx", "--out=x"], "to = onnx, but it must be 'lora', 'merged', 'gguf' or"),
         (["x", "--out=x"], '"tinylora export" needs --to'),
-        (["x", "--to=gguf", "--out=x", "--store=fp16"], "store = fp16 with to = gguf.*fp32 alone"),
+        (
+            ["x", "--to=gguf", "--out=x", "--store=fp16"],
+            "store = fp16 with to = gguf.*always written in fp32",
+        ),
     ],
 )
 def test_a_wrong_export_is_refused(
@@ -207,14 +210,14 @@ def test_a_folder_that_exists_is_refused_at_once(
 ) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     argv = ["export", "nowhere", "--to=lora", f"--out={tmp_path}"]
-    refused(argv, "exists already, and what is there would be mixed up", capsys)
+    refused(argv, "already exists, and its contents would be mixed up", capsys)
 
 
 def test_another_base_model_is_refused(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["export", str(finished_run), "--to=lora", f"--out={tmp_path / 'x'}", "--model=pocket"]
-    refused(argv, "was trained on other weights than this model's", capsys)
+    refused(argv, "was not trained on this model's weights", capsys)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -138,5 +138,5 @@ def test_the_installed_command_exits_with_the_status() -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "tinylora train: u = 0, but it must be at least 1: "
-        "how many numbers each group of modules trains.\n"
+        "how many parameters each group of modules trains.\n"
     )

@@ -29,14 +29,14 @@ def refused(argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) 
         (["inspect", "pocket", "--num-group=3"], r"Did you mean --num-groups\?"),
         (["train", "nowhere.yaml"], "The recipe nowhere.yaml does not exist"),
         (["train", "--u=0"], "u = 0, but it must be at least 1"),
-        (["train", "--params=3", "--u=1"], "params = 3 beside u"),
+        (["train", "--params=3", "--u=1"], "params = 3 together with u"),
         (["train", "--resume"], "--resume needs the folder of a run. Name it"),
         (["train", "--resume", "--output=nowhere"], "nowhere is not a run that can be resumed"),
         (["train", "--task=pockt", "--output=x"], r'"pockt" is not a task.*Did you mean pocket\?'),
         (["train", "--model=./nowhere"], r"The model folder ./nowhere does not exist"),
         (["train", "--model=./nowhere", "--dry-run"], r"The model folder ./nowhere does not exist"),
-        (["eval", "--model=nobody/nothing"], "and the hub gave no model of that name"),
-        (["eval", "--adapter=nowhere.safetensors"], "There is no adapter at nowhere.safetensors"),
+        (["eval", "--model=nobody/nothing"], "and the hub did not provide a model of that name"),
+        (["eval", "--adapter=nowhere.safetensors"], "No adapter was found at nowhere.safetensors"),
         (["eval", "--controls"], "no adapter was given. Name it with --adapter"),
         (["eval", "--problems", "x"], "eval_problems = x, but it must be a whole number"),
         (["eval", "--problems"], "--eval-problems/--problems needs a value"),
@@ -46,15 +46,18 @@ def refused(argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) 
         (["export", "x"], "needs --to lora.*peft-tinylora and --out DIR"),
         (["eval", "--problems=0"], "eval_problems = 0, but it must be at least 1"),
         (["eval", "--temperature=0"], "temperature = 0, but it must be above 0"),
-        (["eval", "--json=no/such/folder.json"], "there is no folder no/such"),
+        (["eval", "--json=no/such/folder.json"], "the folder no/such does not exist"),
         (["eval", "--json=/"], "json = / is a folder. Name a file in it"),
-        (["eval", "--adapter=a", "--compare", "b", "c"], "a, b, c are 3 adapters, but two are"),
-        (["eval", "--compare=a"], "There is no adapter at a"),
-        (["export", "x", "--to=lora", "--out=."], r"\. is the folder that this runs in"),
+        (
+            ["eval", "--adapter=a", "--compare", "b", "c"],
+            "a, b, c are 3 adapters, but only two can be",
+        ),
+        (["eval", "--compare=a"], "No adapter was found at a"),
+        (["export", "x", "--to=lora", "--out=."], r"\. is the current working folder"),
         (["inspect", "tl1:AAAA", "--num-groups=3"], "--num-groups is for a model, but tl1:AAAA"),
         (["inspect", "pocket", "--model=pocket"], "but pocket is a model itself. Leave --model"),
         (["inspect", "./nowhere"], "The model folder ./nowhere does not exist"),
-        (["inspect", "runs/nowhere.safetensors"], "There is no adapter file runs/nowhere"),
+        (["inspect", "runs/nowhere.safetensors"], "The adapter file runs/nowhere"),
     ],
 )
 def test_a_wrong_request_is_refused(
@@ -107,7 +110,7 @@ def test_a_folder_with_another_run_is_refused(
 ) -> None:
     before = (finished_run / "config.yaml").read_bytes()
     argv = ["train", *small, f"--output={finished_run}", *extra]
-    refused(argv, "holds another run, and its results would be overwritten", capsys)
+    refused(argv, "contains another run, and its results would be overwritten", capsys)
     assert (finished_run / "config.yaml").read_bytes() == before
 
 
@@ -134,7 +137,7 @@ def test_an_adapter_whose_base_is_not_there_asks_for_it(
     file = tmp_path / "adapter.safetensors"
     shutil.copy(finished_run / "adapter.safetensors", file)
     argv = ["eval", f"--adapter={file}", f"--task={task_name}"]
-    refused(argv, "names tiny as its base model. There is no folder tiny.*with --model", capsys)
+    refused(argv, "names tiny as its base model. tiny is not a folder.*with --model", capsys)
 
 
 @pytest.mark.parametrize("extra", [[], ["--dry-run"]])
@@ -169,7 +172,7 @@ def test_a_run_without_an_adapter_says_how_to_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "config.yaml").write_text("steps: 3\n")
-    again = f'has no adapter yet.*"tinylora train --resume --output {tmp_path}"'
+    again = f'has not written an adapter yet.*"tinylora train --resume --output {tmp_path}"'
     refused(["inspect", str(tmp_path)], again, capsys)
 
 

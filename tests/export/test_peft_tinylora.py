@@ -181,7 +181,7 @@ def test_another_base_model_is_refused(tmp_path: Path) -> None:
         other.model.layers[1].mlp.up_proj.weight.mul_(
             1 + 0.3 * torch.randn(48, 32, generator=torch.Generator().manual_seed(0))
         )
-    sentence = r"% of the checkpoint's update of model.layers.1.mlp.up_proj lies outside.*--model"
+    sentence = r"% of the checkpoint's update of model.layers.1.mlp.up_proj is outside.*--model"
     refused(sentence, tmp_path, other)
 
 
@@ -203,16 +203,16 @@ def test_directions_that_the_base_does_not_define_are_refused(tmp_path: Path) ->
     other = model_of()
     with torch.no_grad():
         other.model.layers[0].self_attn.q_proj.weight.copy_(torch.eye(32))
-    refused("changes model.layers.0.self_attn.q_proj, but there the weights", tmp_path, other)
+    refused("changes model.layers.0.self_attn.q_proj, but its weights", tmp_path, other)
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
         ({"peft_type": "LORA"}, "of type LORA, but only TINYLORA"),
-        ({"bias": "all"}, "bias = all: the checkpoint holds trained weights beside"),
+        ({"bias": "all"}, "bias = all: the checkpoint has trained weights besides"),
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save = \['lm_head'\]: the checkpoint"),
-        ({"r": 3}, "has rank 3, but model.layers.0.self_attn.q_proj rank 2"),
+        ({"r": 3}, "has rank 3, but model.layers.0.self_attn.q_proj has rank 2"),
     ],
 )
 def test_what_has_no_place_is_refused(
@@ -229,7 +229,7 @@ def test_an_embedding_is_refused(tmp_path: Path) -> None:
 
 
 def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
-    refused("There is no adapter_config.json", tmp_path)
+    refused("does not contain adapter_config.json", tmp_path)
     checkpoint("qwen2", tmp_path)
     path = tmp_path / "adapter_model.safetensors"
     whole = load_file(path)

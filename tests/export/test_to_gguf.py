@@ -64,7 +64,7 @@ def test_rows_of_q_and_k_are_permuted_in_models_of_llamas_kind(tmp_path: Path) -
 
 
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r'type "gpt2".*known: llama.*--to lora'):
+    with pytest.raises(RequestError, match=r'type "gpt2".*supported: llama.*--to lora'):
         to_gguf(adapter_of("gpt2"), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -75,7 +75,9 @@ def test_a_map_without_a_tensor_is_refused(tmp_path: Path) -> None:
     model.model.layers[1].extra_proj = nn.Linear(8, 8)
     for target in ("lm_head", "extra_proj"):
         adapter = attach(model, AdapterConfig(targets=(target,)))
-        with pytest.raises(RequestError, match=rf"qwen2 has no tensor of its own for \S*{target}"):
+        with pytest.raises(
+            RequestError, match=rf"qwen2 does not have a separate tensor for \S*{target}"
+        ):
             to_gguf(adapter, tmp_path / "out")
         adapter.detach()
     assert list(tmp_path.iterdir()) == []

@@ -101,7 +101,7 @@ def test_where_peft_would_answer_otherwise_the_export_is_refused(
     monkeypatch.setattr(verify, "_as_parameters", verify._as_modules)
     adapter = attach(decoder_of("deepseek_v3"))
     adapter.set_values(values_like(adapter.v))
-    sentence = r"does not answer as this adapter does on a DeepseekV3.*it adapts other modules"
+    sentence = r"does not answer as this adapter does on a DeepseekV3.*it adapts different modules"
     with pytest.raises(RequestError, match=sentence):
         to_lora(adapter, tmp_path / "lora")
     assert list(tmp_path.iterdir()) == []
@@ -218,7 +218,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_v_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     adapter = adapter_of()
     adapter.set_values(torch.full_like(adapter.v, math.nan))
-    with pytest.raises(RequestError, match="v holds inf or nan"):
+    with pytest.raises(RequestError, match="v contains inf or nan"):
         to_lora(adapter, tmp_path / "lora")
     assert list(tmp_path.iterdir()) == []
 

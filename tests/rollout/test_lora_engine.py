@@ -110,7 +110,7 @@ def test_seeds_follow_the_seed_and_the_place(tmp_path: Path) -> None:
 
 def test_what_cannot_be_asked_is_refused(tmp_path: Path) -> None:
     engine, server, _ = make(tmp_path)
-    with pytest.raises(RequestError, match="no tokens"):
+    with pytest.raises(RequestError, match="0 tokens"):
         engine.generate([[3], []], 1, SAMPLED, seed=0)
     with pytest.raises(RequestError, match="context ends at 128"):
         engine.generate([[3] * 125], 1, SAMPLED, seed=0)

@@ -235,7 +235,7 @@ def test_a_budget_beyond_the_context_is_refused_with_what_fits() -> None:
 
 
 def test_an_empty_prompt_is_refused() -> None:
-    with pytest.raises(RequestError, match="no tokens"):
+    with pytest.raises(RequestError, match="0 tokens"):
         engine_of(tiny_model()).generate([[3], []], 1, GREEDY, seed=0)
 
 

@@ -205,7 +205,7 @@ class Tampering:
     [
         ("applied", None),
         ("stale", "a stale version"),
-        ("wrong", "a wrong adapter"),
+        ("wrong", "the wrong adapter"),
         ("absent", "the adapter is not applied"),
     ],
 )

@@ -50,7 +50,7 @@ def test_the_command_says_so_in_one_line(
     ("model", "quantize", "rank", "sentence"),
     [
         ("python:LlamaForCausalLM", "none", 2, "passed as an object in Python .LlamaForCausalLM."),
-        ("pocket", "nf4", 2, "quantize = nf4, but vLLM .* has no bitsandbytes layers"),
+        ("pocket", "nf4", 2, "quantize = nf4, but vLLM .* lacks bitsandbytes layers"),
         ("pocket", "none", 300, "rank = 300, but vLLM serves LoRA of rank 256 at most"),
     ],
 )

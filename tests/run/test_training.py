@@ -201,7 +201,9 @@ def test_the_default_folder_is_the_tasks_name_without_what_a_path_would_read(
     config = config.model_copy(update={"output": None})
     task = replace(tinylora.load_task(task_name), name="../my task/1")
     assert tinylora.train(config, task=task, console=quiet)["output"] == "runs/my-task-1-seed0-now"
-    with pytest.raises(RequestError, match="output = runs/my-task-1-seed0-now holds another run"):
+    with pytest.raises(
+        RequestError, match="output = runs/my-task-1-seed0-now contains another run"
+    ):
         tinylora.train(config, task=task, console=quiet)
 
 

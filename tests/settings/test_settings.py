@@ -38,7 +38,7 @@ def test_the_default_is_one_number_in_each_of_thirteen_groups() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"u": 0}, r"u = 0, but it must be at least 1: how many numbers each group"),
+        ({"u": 0}, r"u = 0, but it must be at least 1: how many parameters each group"),
         ({"u": "many"}, r"u = many, but it must be a whole number"),
         ({"u": 1.5}, "u = 1.5, but it must be a whole number"),
         ({"rank": 0}, "rank = 0, but it must be at least 1"),
@@ -54,17 +54,26 @@ def test_the_default_is_one_number_in_each_of_thirteen_groups() -> None:
         ({"scale": "maybe"}, "scale = maybe, but it must be true or false"),
         ({"targets": []}, "targets = .., but it must be a list of at least 1"),
         ({"layers": "9-3"}, r'layers = "9-3" names no blocks. Use all, early, middle, late'),
-        ({"n_tie": 0}, "n_tie = 0, but it must be at least 1: in place of num_groups"),
-        ({"n_tie": 16, "num_groups": 4}, "num_groups = 4 beside n_tie = 16.* Give one of them"),
-        ({"params": 3, "n_tie": 16}, "params = 3 beside n"),
+        ({"n_tie": 0}, "n_tie = 0, but it must be at least 1: instead of num_groups"),
+        (
+            {"n_tie": 16, "num_groups": 4},
+            "num_groups = 4 together with n_tie = 16.* Set only one of them",
+        ),
+        ({"params": 3, "n_tie": 16}, "params = 3 together with n"),
         ({"projection": "identity"}, r'u = 1 with projection = "identity".*Use u = 4'),
         ({"basis": "random", "subspace": "middle"}, r'subspace = "middle" with basis = "random"'),
-        ({"params": 3, "u": 2}, "params = 3 beside u, but params picks u and num_groups itself"),
+        (
+            {"params": 3, "u": 2},
+            "params = 3 together with u, but params picks u and num_groups itself",
+        ),
         (
             {"fsdp": True, "method": "lora"},
             "fsdp = true works only with tinylora and lora-xs, ",
         ),
-        ({"fsdp": True, "quantize": "nf4"}, "fsdp = true with quantize = nf4, but codes cannot"),
+        (
+            {"fsdp": True, "quantize": "nf4"},
+            "fsdp = true with quantize = nf4, but quantised weights cannot",
+        ),
         ({"steps": None}, "steps = None, but it must be a whole number"),
     ],
 )
@@ -107,7 +116,7 @@ def test_one_seed_serves_run_and_projections() -> None:
     assert TrainConfig(seed=3).adapter.seed == 3
     assert TrainConfig(adapter=AdapterConfig(seed=4)).seed == 4
     assert unflatten({"seed": "5"}).adapter.seed == 5
-    with pytest.raises(RequestError, match=r"seed = 1 beside adapter.seed = 4"):
+    with pytest.raises(RequestError, match=r"seed = 1 together with adapter.seed = 4"):
         TrainConfig(seed=1, adapter=AdapterConfig(seed=4))
 
 
@@ -195,7 +204,7 @@ def test_written_settings_are_a_recipe_of_the_same_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("- a\n- b\n", "holds a list, but a recipe is lines of"),
+        ("- a\n- b\n", "contains a list, but a recipe consists of lines of"),
         ("a: [", "is not YAML: while parsing"),
         ("stepz: 3\n", r"recipe.yaml: stepz is not a setting. Did you mean steps\?"),
     ],

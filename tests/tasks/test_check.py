@@ -117,7 +117,7 @@ def test_the_verb_says_that_there_was_no_right_answer_to_try(
     )
     assert main(["check-rewards", f"{path}:make"]) == 1
     said = capsys.readouterr().err
-    assert "Task blank has no right answers to try for its train and test problems" in said
+    assert "Task blank lacks reference answers for its train and test problems" in said
 
 
 def test_the_verb_refuses_what_is_no_task(capsys: pytest.CaptureFixture[str]) -> None:

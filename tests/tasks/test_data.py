@@ -88,8 +88,12 @@ def test_a_list_is_never_in_memory_whole(tmp_path: Path) -> None:
         ("a.json", b'[{"a": 1}] 7', r"a.json is not JSON: something follows the list"),
         ("a.json", b"[null]", r"a.json, row 1 is not a JSON object"),
         ("a.jsonl", b'{"a": 1}{"a": 2}\n', r"a.jsonl, line 1 is not JSON: more than one value"),
-        ("a.jsonl", b'{"a": 1}\n{"a": "\\ud800"}\n', r"a.jsonl, line 2 holds half of a character"),
-        ("a.json", b'[{"a": ["x\\uDC01"]}]', r"a.json, row 1 holds half of a character"),
+        (
+            "a.jsonl",
+            b'{"a": 1}\n{"a": "\\ud800"}\n',
+            r"a.jsonl, line 2 contains half of a character",
+        ),
+        ("a.json", b'[{"a": ["x\\uDC01"]}]', r"a.json, row 1 contains half of a character"),
         ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", r"a.jsonl, line 1 is not JSON: Exceeds the li"),
         ("a.jsonl", b'{"a": ' + b"[" * 99_999, r"a.jsonl, line 1 is not JSON: it is nested too d"),
         (
@@ -107,7 +111,7 @@ def test_a_list_is_never_in_memory_whole(tmp_path: Path) -> None:
         (
             "a.csv",
             b"a,b\n",
-            r"a.csv is not a file of a known kind. Rows come as .jsonl, .json,",
+            r"a.csv is not a supported kind of file. Rows are read from .jsonl, .json,",
         ),
     ],
 )
@@ -136,15 +140,19 @@ def test_a_name_from_the_root_on_is_no_name_at_any_depth(tmp_path: Path) -> None
 
 def test_a_folder_without_the_rows_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl")
-    with pytest.raises(RequestError, match=r"holds no test rows of task thing: none .*--data FILE"):
+    with pytest.raises(
+        RequestError, match=r"does not contain test rows of task thing: none .*--data FILE"
+    ):
         local_files(SOURCE, str(tmp_path), "thing")
-    with pytest.raises(RequestError, match=r"data = nowhere, but there is no such file or folder"):
+    with pytest.raises(
+        RequestError, match=r"data = nowhere, but that file or folder does not exist"
+    ):
         local_files(SOURCE, "nowhere", "thing")
 
 
 def test_without_the_hub_data_is_named() -> None:
     with pytest.raises(
-        RequestError, match=r"test rows of task thing could not be read from the hub .*Give local f"
+        RequestError, match=r"test rows of task thing could not be read from the hub .*Use local f"
     ) as caught:
         list(rows(SOURCE, None, "thing"))
     assert "--data" in str(caught.value)

@@ -142,7 +142,9 @@ def test_a_level_needs_rows_that_name_theirs(tmp_path: Path) -> None:
     path = write_rows(
         tmp_path / "rows.jsonl", [{"problem": "p" * n, "answer": "1"} for n in (1, 2)]
     )
-    with pytest.raises(RequestError, match=r'level = 5, but the rows have no levels: "pp?\.\.\."'):
+    with pytest.raises(
+        RequestError, match=r'level = 5, but the rows do not state levels: "pp?\.\.\."'
+    ):
         load_task("math", TaskConfig(data=str(path), level="5"))
 
 
@@ -168,14 +170,14 @@ def test_simplerl_rows_lose_their_template_and_warn(tmp_path: Path) -> None:
         (f"2+2?\n{BOX}", "4"),
     ]
     assert task.notes[0] == "1 of 3 rows of math have no gold answer and were left out."
-    assert "evaluate on math500 alone" in task.notes[1]
+    assert "evaluate only on math500" in task.notes[1]
 
 
 def test_a_row_of_another_benchmark_is_named(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [{"prompt": "1+1?", "answer": "2"}])
     with pytest.raises(
         RequestError,
-        match=r"rows.jsonl, line 1 is not a row of task gsm8k: it has no field question; its "
+        match=r"rows.jsonl, line 1 is not a row of task gsm8k: it lacks the field question; its "
         r"fields are prompt, answer\. .*whose rows have question, answer, or .*--task FILE.jsonl",
     ):
         load_task("gsm8k", TaskConfig(data=str(path)))

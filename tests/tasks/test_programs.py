@@ -335,8 +335,8 @@ def test_limits_stand_at_the_end_of_a_statement(statement: str, limits: Limits) 
 
 
 WEAK = tuple(
-    "2 of the 2 problems of deepcoder that stay have at most 2 tests, which a program that holds "
-    f"the examples can pass. Leave them out with --min-tests {n}."
+    "2 of the 2 problems of deepcoder that remain have at most 2 tests, which a program with "
+    f"hard-coded outputs can pass. Leave them out with --min-tests {n}."
     for n in (3, 3)
 )
 
@@ -524,7 +524,7 @@ def test_weak_tests_are_noted_and_left_out_on_demand(tmp_path: Path, unproved: N
     weak = hub_row("weak", private_tests=none, generated_tests=none)
     task = contests(tmp_path, [hub_row("a"), weak])
     assert len(task.train) == 2
-    assert "1 of the 2 problems of code_contests that stay have at most 2 tests" in task.notes[0]
+    assert "1 of the 2 problems of code_contests that remain have at most 2 tests" in task.notes[0]
     strict = contests(tmp_path, [hub_row("a"), weak], min_tests=3)
     assert len(strict.train) == 1
     assert "1 with fewer than 3 tests within the caps" in strict.notes[0]
@@ -627,7 +627,7 @@ def test_the_real_files_keep_what_can_be_judged(
     assert task.notes == (
         f"{total - kept} of {total} problems of {name} left out: {several} with several right "
         f"answers and no checker, {interactive} interactive.",
-        f"{weak} of the {kept} problems of {name} that stay have at most 2 tests, which a program "
-        "that holds the examples can pass. Leave them out with --min-tests 3.",
+        f"{weak} of the {kept} problems of {name} that remain have at most 2 tests, which a "
+        "program with hard-coded outputs can pass. Leave them out with --min-tests 3.",
     )
     assert max(len(problem.columns["tests"]) for problem in task.test) <= 20

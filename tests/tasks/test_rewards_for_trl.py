@@ -81,7 +81,7 @@ def test_the_same_function_rewards_a_run_of_ours() -> None:
 
 
 def test_data_without_answers_is_refused() -> None:
-    with pytest.raises(TinyLoraError, match=r"sums was given no column answer.*tasks.as_row"):
+    with pytest.raises(TinyLoraError, match=r"sums needs the column answer.*tasks.as_row"):
         as_reward(task())(completions=["4"], prompts=["2+2="])
 
 

@@ -80,7 +80,7 @@ def test_one_row_is_too_few(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(RequestError, match=r"There is no task file nowhere.jsonl"):
+    with pytest.raises(RequestError, match=r"The task file nowhere.jsonl"):
         load_task("nowhere.jsonl")
 
 
@@ -137,9 +137,9 @@ def test_a_function_of_ones_own_makes_a_task(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("my_task.py:mak", "has no function mak. Did you mean make"),
+        ("my_task.py:mak", "does not define mak. Did you mean make"),
         ("my_task.py:wrong", "returned a int, but a task is a tinylora.Task"),
-        ("other.py:make", r"There is no file .*other.py, which task = .* names"),
+        ("other.py:make", r"task = .*, but the file .*other.py does not exist"),
     ],
 )
 def test_a_function_that_makes_no_task_is_refused(tmp_path: Path, name: str, sentence: str) -> None:
@@ -211,7 +211,9 @@ def test_a_reward_that_is_no_list_of_scores_is_named(returned: Any, what: str) -
     def my_reward(completions: list[str]) -> Any:
         return returned
 
-    with pytest.raises(TinyLoraError, match=f"my_reward returned {what} for 2 completions. It has"):
+    with pytest.raises(
+        TinyLoraError, match=f"my_reward returned {what} for 2 completions. It must"
+    ):
         as_grade(my_reward, letters)(PROBLEMS, ["x", "y"])
 
 

@@ -64,7 +64,7 @@ def test_graders_may_be_async_and_say_that_they_cannot_judge() -> None:
     [
         ("right", r"grader of task mine returned 'right' for a completion"),
         ({}, r"grader of task mine returned {} for a completion"),
-        (1e30, r"returned 1e\+30 for a completion. It has to return a number between -1e\+15"),
+        (1e30, r"returned 1e\+30 for a completion. It must return a number between -1e\+15"),
     ],
 )
 def test_what_a_grader_returns_is_refused_before_anything_is_measured(
@@ -151,7 +151,9 @@ def test_a_column_that_is_not_there_is_named() -> None:
     def mine(completions: list[str], trainer_state: Any) -> list[float]:
         return [0.0 for _ in completions]
 
-    with pytest.raises(RequestError, match=r"mine asks for trainer_state, but it can have prompts"):
+    with pytest.raises(
+        RequestError, match=r"mine asks for trainer_state, but it can only be given prompts"
+    ):
         rewarded(task(lambda gold, text: 0.0), mine, letters)
 
 
@@ -187,12 +189,12 @@ def test_a_task_file_that_fails_is_named_with_its_line(
     [
         (
             "[{'prompt': 'a'}], [], g",
-            r"Task.train of .*make holds a dict at place 0. Make each",
+            r"Task.train of .*make contains a dict at place 0. Make each",
         ),
         ("(p for p in []), [], g", r"Task.train of .*make is a generator, but problems are drawn"),
         ("[P], [P], g, None", r"Task.max_new_tokens of .*make is None, but it must be a whole"),
         ("[P], [P], g, 0", r"Task.max_new_tokens of .*make is 0, but it must be a whole number"),
-        ("[P], [P], None", r"task mine has no grader"),
+        ("[P], [P], None", r"task mine needs a grader"),
         ("[P], [P], 3", r"Task.grade of .*make is a int, but it must be a function"),
         ("[Problem(7, 'a')], [P], g", r"Problem.prompt is 7, but it must be a text"),
         ("[Problem('\\ud800', 'a')], [P], g", r"Problem.prompt holds .ud800 at character 0, half"),
@@ -283,7 +285,7 @@ def test_twins_are_counted_and_said(tmp_path: Path) -> None:
     assert load_task(f"{path}:make").notes == (
         "1 of 4 training problems repeat another one; the answers to 1 of the questions differ.",
         "2 of 4 training problems are in the test split too, so its accuracy also counts what was "
-        "learned by heart. Leave them out of one of the two.",
+        "memorised. Remove them from one of the two.",
     )
 
 

@@ -34,7 +34,7 @@ def cached_svd(W: Tensor, rank: int, subspace: str = "top") -> Factors:
 
 
 def cached_svd_of_layer(linear: LinearMap, rank: int, subspace: str = "top") -> Factors:
-    """The same of the map that a layer computes.
+    """The same of the matrix that a layer computes.
 
     A quantised one is known by all it keeps and a few of its columns: on a CPU it costs more to
     read W through it than to decompose W, so it is read only where it is new.
@@ -98,7 +98,7 @@ def _write(path: Path, factors: Factors) -> None:
         write_atomically(path, save(tensors, meta), is_shared=True)
     except OSError as error:
         warnings.warn(
-            f"The factors could not be kept in {path.parent} ({error}), so they are computed "
-            "again next time. Set TINYLORA_CACHE to a folder that can be written, or to off.",
+            f"The factors could not be cached in {path.parent} ({error}), so they will be "
+            "computed again next time. Set TINYLORA_CACHE to a writable folder, or to off.",
             stacklevel=2,
         )

@@ -64,12 +64,12 @@ def as_stored(v: Tensor, store: Store) -> Tensor:
         RequestError: `store` is unknown, or v does not fit into it (inf, nan).
     """
     if store not in DTYPES:
-        raise RequestError(f"store = {store!r}, but v is stored as one of {', '.join(DTYPES)}.")
+        raise RequestError(f"store = {store!r}, but v can only be stored as {', '.join(DTYPES)}.")
     stored = v.detach().cpu().to(DTYPES[store]).contiguous()
     if not bool(torch.isfinite(stored).all()):
         raise RequestError(
-            f"v is not finite in {store} (largest value {float(v.abs().max())}): the adapter would "
-            "answer nothing. Store it as fp32, or train with a smaller rate."
+            f"v is not finite in {store} (largest value {float(v.abs().max())}): the model could "
+            "not answer. Store it as fp32, or train with a smaller learning rate."
         )
     return stored
 

@@ -19,7 +19,7 @@ from tinylora.settings import AdapterConfig
 
 
 def linear_factors(linear: LinearMap, config: AdapterConfig) -> Factors:
-    """The factors of one map of a model as the settings ask for them."""
+    """The factors of one linear layer of a model as the settings ask for them."""
     if linear.is_plain:
         return module_factors(linear.weight(), linear.name, config)
     factors = cached_svd_of_layer(linear, config.rank, config.subspace)

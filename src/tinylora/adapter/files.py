@@ -73,15 +73,15 @@ def read(source: str | Path) -> AdapterFile:
     path = _file(source)
     if os.path.isfile(os.path.join(name, PEFT_SETTINGS)) and not path.is_file():
         raise RequestError(
-            f"{name} holds what PEFT wrote, and no {FILE_NAME}: it is not an adapter of TinyLoRA's "
-            'numbers. Load it with PEFT; "tinylora import" turns a checkpoint of PEFT\'s own '
-            "TinyLoRA into one."
+            f"{name} was written by PEFT, so it is not a tinylora adapter. Load it with PEFT; "
+            '"tinylora import" turns a checkpoint of PEFT\'s own TinyLoRA into one.'
         )
     if not os.path.isfile(path):
         if not hub.is_hub_id(name):
             raise RequestError(
-                f"There is no adapter at {path}. Give the path of an adapter file, of a run folder "
-                f"that holds {FILE_NAME}, a hub id, or an adapter's text ({TEXT_PREFIX}...)."
+                f"No adapter was found at {path}. Pass the path of an adapter file or of a run "
+                f"folder that contains {FILE_NAME}, a hub id, or an adapter's text "
+                f"({TEXT_PREFIX}...)."
             )
         path = hub.download(name, FILE_NAME)
     return _with_finite_numbers(_read_file(path), str(path))
@@ -90,9 +90,9 @@ def read(source: str | Path) -> AdapterFile:
 def _with_finite_numbers(contents: AdapterFile, name: str) -> AdapterFile:
     if not bool(torch.isfinite(contents.v).all()):
         raise RequestError(
-            f"{name} holds a v with inf or nan, so the model would answer nothing: its training "
+            f"{name} contains a v with inf or nan, so the model could not answer: training "
             "diverged, or the file is damaged. Use an earlier adapter, or train with a smaller "
-            "rate."
+            "learning rate."
         )
     return contents
 
@@ -109,19 +109,19 @@ def _read_file(path: Path) -> AdapterFile:
             v = file.get_tensor("v") if "v" in names else None
     except (OSError, SafetensorError) as error:
         raise RequestError(
-            f"{path} cannot be read as safetensors ({error}): it is damaged or something else. "
-            "Copy it again, or train again."
+            f"{path} cannot be read as safetensors ({error}): it is damaged, or not a safetensors "
+            "file. Copy it again, or train again."
         ) from None
     if settings is None or v is None:
         raise RequestError(
-            f"{path} is a safetensors file, but not a TinyLoRA adapter: it holds "
-            f"{', '.join(names[:3]) or 'no tensors'} and no settings. Give a file that "
-            "adapter.save wrote."
+            f"{path} is a safetensors file, but not a TinyLoRA adapter: it contains "
+            f"{', '.join(names[:3]) or 'no tensors'}, without an adapter's settings. Use a file "
+            "that adapter.save wrote."
         )
     if v.dim() != 2 or v.dtype not in DTYPES.values():
         raise RequestError(
-            f"{path} holds a v of shape {tuple(v.shape)} in {v.dtype}, but an adapter's is "
-            f"(num_groups, u) in {', '.join(DTYPES)}: something else wrote it. Give a file that "
+            f"{path} contains a v of shape {tuple(v.shape)} in {v.dtype}, but an adapter's is "
+            f"(num_groups, u) in {', '.join(DTYPES)}: another program wrote it. Use a file that "
             "adapter.save wrote."
         )
     return _decode(v, settings, path)
@@ -132,7 +132,7 @@ def _config(settings: dict[str, Any], path: Path) -> AdapterConfig:
         return AdapterConfig(**settings)
     except RequestError as error:
         raise RequestError(
-            f"{path} has settings that this version does not take: {error} Install a newer "
+            f"{path} has settings that this version does not accept: {error} Install a newer "
             "tinylora, or copy the file again."
         ) from None
 
@@ -175,9 +175,9 @@ def _decode(v: Tensor, settings: str, path: Path) -> AdapterFile:
         config = _config(meta["config"], path)
         if meta.get("checksum", "") not in ("", _checksum(meta, v)):
             raise RequestError(
-                f"{path} is damaged or was edited: its checksum is {meta['checksum']}, but its "
-                f"numbers and settings have {_checksum(meta, v)}, so it may be another adapter "
-                "than was trained. Copy it again, or train again."
+                f"{path} is damaged or was edited: its checksum is {meta['checksum']}, but its v "
+                f"and settings give {_checksum(meta, v)}, so it may differ from the adapter that "
+                "was trained. Copy it again, or train again."
             )
         return AdapterFile(
             v=v,

@@ -39,7 +39,7 @@ PART_DIGITS, ROUNDING_DIGITS = 8, 6  # hex digits of each of the three parts and
 AS_BEFORE = "Load the base as it was."
 CAUSES = {  # where one part alone differs
     "embeddings": ("Likely tokens were added, or the embeddings were retrained.", AS_BEFORE),
-    "norms or biases": ("Likely they alone were fine-tuned.", AS_BEFORE),
+    "norms or biases": ("Likely only they were fine-tuned.", AS_BEFORE),
     "linear layers": (
         "Likely a fine-tuned version, or one with another adapter merged into it.",
         "Load the model that it was made from.",

@@ -51,8 +51,8 @@ def surplus(groups: Sequence[Sequence[str]], config: AdapterConfig) -> str:
             "the size of a step, not what can be learned. Use a smaller u, or more groups."
         )
     return (
-        f"{cause}: the modules of a group cannot each take every value. As many numbers in more "
-        "groups, with a smaller u, do better in the paper (section 7)."
+        f"{cause}: the modules of a group cannot vary independently. The same number of "
+        "parameters in more groups, with a smaller u, does better in the paper (section 7)."
     )
 
 

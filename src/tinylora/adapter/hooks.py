@@ -61,9 +61,9 @@ class AdaptedLayer:
         """
         if values.dtype != self.P.dtype:
             raise RequestError(
-                f"v has become {values.dtype}: the model was cast with v registered in it, and in "
-                f"another type than {self.P.dtype} its small steps are lost. Cast the model before "
-                "attaching; v stays as it is over weights of any type."
+                f"v is now {values.dtype}, because the model was cast with v registered in it. In "
+                f"any type but {self.P.dtype} its small steps are lost. Cast the model before "
+                "attaching; v keeps its own type."
             )
         if self.P.device != values.device:
             self.P = self.P.to(values.device)

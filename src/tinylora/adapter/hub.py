@@ -30,9 +30,9 @@ def download(name: str, file_name: str) -> Path:
     except (OSError, ValueError, EntryNotFoundError) as error:
         cause = str(error).strip().split("\n")[0].rstrip(".")
         raise RequestError(
-            f"There is no file or run folder {name}, and the hub gave no {file_name} of that name "
-            f"({cause}). Give the path of an adapter file or of a run folder, or its text, or go "
-            "online for one on the hub."
+            f"{name} is neither a file nor a run folder, and the hub did not provide its "
+            f"{file_name} ({cause}). Pass the path of an adapter file or of a run folder, or its "
+            "text, or go online to load one from the hub."
         ) from error
     finally:
         set_verbosity(verbosity)

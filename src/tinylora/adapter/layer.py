@@ -180,7 +180,7 @@ class TinyLora:
         return self.folded() if self.can_fold else nullcontext()
 
     def write_lora(self, folder: str | Path) -> None:
-        """Write the present numbers as a LoRA into a new folder, for engines that serve LoRA."""
+        """Write the current parameters as a LoRA into a new folder, for engines that serve LoRA."""
         self._lora_writer.write(folder)
 
     @cached_property
@@ -273,8 +273,8 @@ class TinyLora:
         """
         if values.dim() != 3 or values.shape[1:] != self.v.shape:
             raise RequestError(
-                f"per_row was given values of shape {tuple(values.shape)}, but it takes a v for "
-                f"each row: (batch, num_groups, u) = (batch, {self.v.shape[0]}, {self.v.shape[1]})."
+                f"per_row was given values of shape {tuple(values.shape)}, but it needs one v per "
+                f"row: (batch, num_groups, u) = (batch, {self.v.shape[0]}, {self.v.shape[1]})."
             )
         values = values.to(self.v)
 
@@ -386,9 +386,9 @@ def _check_bare(model: nn.Module) -> None:
 def _report_left_out(left_out: list[str], num_found: int) -> None:
     if len(left_out) == num_found:
         raise RequestError(
-            f"None of the {num_found} matched modules can be adapted, {left_out[0]} for one: the "
-            "weights do not tell the last kept singular direction from the next (equal values, or "
-            'too small a rank of W). Use another rank, or basis = "random".'
+            f"None of the {num_found} matched modules can be adapted: in {left_out[0]}, for "
+            "example, the weights do not separate the last kept singular direction from the next "
+            '(equal values, or too small a rank of W). Use another rank, or basis = "random".'
         )
     if left_out:
         warnings.warn(

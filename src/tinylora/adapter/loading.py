@@ -64,7 +64,7 @@ def _named(base: str, revision: str) -> str:
 
 def _check_base(model: nn.Module, contents: files.AdapterFile, name: str, force: bool) -> None:
     if problem := base_problem(model, contents):
-        _refuse(f"{name} was trained on other weights than this model's: {problem}", force)
+        _refuse(f"{name} was not trained on this model's weights: {problem}", force)
 
 
 def _check_sizes(model: nn.Module, contents: files.AdapterFile, name: str) -> None:
@@ -96,13 +96,13 @@ def _misfit(
 ) -> str:
     """In which ways the adapter of a file is not the one that its settings give here."""
     said = "; ".join(
-        f"other {what} (in the file: {there or 'none'}, here: {here or 'none'})"
+        f"different {what} (in the file: {there or 'none'}, here: {here or 'none'})"
         for what, (there, here) in differing.items()
     )
+    trained_on = f", {contents.base}" if contents.base else ""
     return (
-        f"{name} does not fit what its settings give on this model: {said}. "
-        "Its numbers would mean something else. Load the model that it was trained on"
-        f"{f', {contents.base}' if contents.base else ''}."
+        f"{name} does not match this model: {said}. Its parameters would mean something else "
+        f"here. Load the model that it was trained on{trained_on}."
     )
 
 

@@ -86,8 +86,8 @@ def check_finite(adapter: "TinyLora") -> None:
     """Refuse an adapter that answers nothing."""
     if not bool(torch.isfinite(adapter.v).all()):
         raise RequestError(
-            "v holds inf or nan, so the exported model would answer nothing. Export an earlier "
-            "version, or train with a smaller rate."
+            "v contains inf or nan, so the exported model could not answer. Export an earlier "
+            "version, or train with a smaller learning rate."
         )
 
 

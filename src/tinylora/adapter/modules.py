@@ -85,8 +85,8 @@ def default_targets(model: nn.Module) -> tuple[str, ...]:
     wanted = {name for name, module in modules.items() if _is_in_block(name, module)}
     if not wanted:
         raise RequestError(
-            f"{type(model).__name__} has no linear layers in numbered blocks, so it is not known "
-            "which ones to adapt. Name them as targets."
+            f"{type(model).__name__} has no linear layers in numbered blocks, so tinylora cannot "
+            "tell which ones to adapt. Name them as targets."
         )
     taken = {suffix for name in modules if name not in wanted for suffix in _suffixes(name)}
     targets = {next((s for s in _suffixes(name) if s not in taken), name) for name in wanted}
@@ -233,7 +233,7 @@ def _linear_map(name: str, module: nn.Module) -> LinearMap:
     if not looks_linear(module):
         raise RequestError(
             f"{name} is a {type(module).__name__}, not a linear layer with in_features and "
-            "out_features: there is no W to adapt. Name the linear layers inside it as targets."
+            "out_features, so it cannot be adapted. Name the linear layers inside it as targets."
         )
     return LinearMap(name, module, *_sizes(module), _layer(name))
 

@@ -84,7 +84,7 @@ def budget(num_params: int, num_modules: int) -> tuple[int, int]:
     """
     if num_params < 1:
         raise RequestError(
-            f"params = {num_params}, but an adapter trains at least one number. Use params >= 1."
+            f"params = {num_params}, but an adapter trains at least one parameter. Use params >= 1."
         )
     split = _split(num_params, num_modules)
     if split is None:
@@ -92,8 +92,8 @@ def budget(num_params: int, num_modules: int) -> tuple[int, int]:
         above = next(n for n in range(num_params, 3 * num_params) if _split(n, num_modules))
         raise RequestError(
             f"params = {num_params} cannot be spread over {num_modules} modules: every group has "
-            f"the same number u. Use {_spelled(below, num_modules)}, or "
-            f"{_spelled(above, num_modules)}; or set u and num_groups yourself."
+            f"the same u. Use {_spelled(below, num_modules)}, or {_spelled(above, num_modules)}; "
+            "or set u and num_groups yourself."
         )
     return split
 

@@ -93,8 +93,8 @@ def decode(text: str) -> AdapterFile:
     text = "".join(text.split())
     if not text.startswith(TEXT_PREFIX):
         raise RequestError(
-            f"{_short(text)} is an adapter's text of another version than {TEXT_PREFIX} which this "
-            "one reads. Install a newer tinylora."
+            f"{_short(text)} is an adapter's text of a version that this tinylora cannot read (it "
+            f"reads {TEXT_PREFIX}). Install a newer tinylora."
         )
     data = _bytes(text)
     if data[0] != VERSION:
@@ -108,8 +108,8 @@ def decode(text: str) -> AdapterFile:
         raise
     except (LookupError, TypeError, ValueError, RuntimeError, zlib.error) as error:
         raise RequestError(
-            f"{_short(text)} has a checksum that agrees, but cannot be read ({error!r}): something "
-            "else than tinylora wrote it. Get it from adapter.to_text()."
+            f"{_short(text)} has a matching checksum but cannot be read ({error!r}): another "
+            "program wrote it. Get it from adapter.to_text()."
         ) from None
 
 
@@ -166,8 +166,8 @@ def _bytes(text: str) -> bytes:
     is_canonical = base64.urlsafe_b64encode(data).decode().rstrip("=") == digits
     if not body or not is_canonical or zlib.crc32(body).to_bytes(CRC_BYTES, "little") != crc:
         raise RequestError(
-            f"{_short(text)} is a damaged text: a character is mistyped, missing or one too many, "
-            "because its checksum does not agree. Copy it again."
+            f"{_short(text)} is a damaged text: its checksum does not match, so a character is "
+            "mistyped, missing or added. Copy it again."
         )
     return body
 

@@ -323,10 +323,10 @@ def check_model(model: Any) -> None:
     error = float((ours - theirs).abs().max())
     if not error <= tolerance:
         raise RequestError(
-            f"{type(model).__name__}: log-probabilities from its last hidden state and output head "
-            f"differ by {error:.2g} from those of its logits (scaled or capped logits, or a mask "
-            "that is not obeyed), so training would follow another policy. Use a model whose "
-            "logits are its head's output."
+            f"{type(model).__name__}: log-probabilities from its last hidden state and output "
+            f"head differ by {error:.2g} from those of its logits (scaled or capped logits, or a "
+            "mask that is not obeyed), so training would follow a different policy. Use a model "
+            "whose logits are its head's output."
         )
 
 

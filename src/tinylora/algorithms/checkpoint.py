@@ -62,8 +62,9 @@ def load_checkpoint(folder: Path, policy: Policy, kept: Kept, seed: int) -> int:
     state = _read(path)
     if state["seed"] != seed:
         raise RequestError(
-            f"seed = {seed}, but {path} is from a run with seed = {state['seed']}, which saw other "
-            f"problems. Resume with seed = {state['seed']}, or choose another output folder."
+            f"seed = {seed}, but {path} is from a run with seed = {state['seed']}, which saw "
+            f"different problems. Resume with seed = {state['seed']}, or choose another output "
+            "folder."
         )
     try:
         policy.load_state_dict(state["policy"])
@@ -72,8 +73,8 @@ def load_checkpoint(folder: Path, policy: Policy, kept: Kept, seed: int) -> int:
                 part.load_state_dict(state[name])
     except (RuntimeError, ValueError, KeyError) as error:
         raise RequestError(
-            f"{path} holds another policy ({error}). Resume with the settings of its config.yaml, "
-            "or choose another output folder."
+            f"{path} is from a different policy ({error}). Resume with the settings of its "
+            "config.yaml, or choose another output folder."
         ) from error
     return int(state["step"])
 

@@ -111,10 +111,14 @@ def token_weights(
 
 def _check(tensor: Tensor, num_dims: int, name: str) -> None:
     if tensor.dim() != num_dims:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, but {num_dims} axes are wanted.")
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}, but {num_dims} axes are expected."
+        )
 
 
 def _check_equal(*tensors: Tensor) -> None:
     shapes = {tuple(tensor.shape) for tensor in tensors}
     if len(shapes) != 1 or tensors[0].dim() != 1:
-        raise ValueError(f"One value for each completion token is wanted, but shapes are {shapes}.")
+        raise ValueError(
+            f"One value per completion token is expected, but the shapes are {shapes}."
+        )

@@ -103,7 +103,7 @@ def estimate(scores_N: Tensor, advantages_N: Tensor, weights_N: Tensor) -> Estim
     """
     if scores_N.dim() != 2 or advantages_N.shape != scores_N.shape[:1]:
         raise ValueError(
-            f"Scores (N, n) and advantages (N,) are wanted, but the shapes are "
+            "Scores (N, n) and advantages (N,) are expected, but the shapes are "
             f"{tuple(scores_N.shape)} and {tuple(advantages_N.shape)}."
         )
     num = len(scores_N)

@@ -239,9 +239,9 @@ def check_size(num: int) -> None:
     """Refuse more parameters than an exact F is for."""
     if num > MOST_PARAMETERS:
         raise RequestError(
-            f"algorithm = npg with {num} parameters, but the Fisher matrix has their square and is "
-            f"computed exactly, for at most {MOST_PARAMETERS}. Use fewer (num_groups, u or rank), "
-            "or algorithm = grpo."
+            f"algorithm = npg with {num} parameters, but the exact Fisher matrix is as large as "
+            f"their square, so at most {MOST_PARAMETERS} are supported. Use fewer (num_groups, u "
+            "or rank), or algorithm = grpo."
         )
 
 

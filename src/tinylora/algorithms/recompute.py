@@ -33,8 +33,8 @@ def recomputed(model: Any) -> Iterator[None]:
     blocks: list[Any] = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not blocks:
         raise RequestError(
-            f"activation_checkpointing = true, but {type(model).__name__} has no blocks that "
-            "Transformers can run again. Use a smaller micro_batch_tokens."
+            "activation_checkpointing = true, but Transformers cannot recompute the blocks of "
+            f"{type(model).__name__}. Use a smaller micro_batch_tokens."
         )
     before = [{name: vars(block).get(name) for name in _SWITCHES} for block in blocks]
     again = partial(checkpoint, use_reentrant=False)

@@ -24,7 +24,7 @@ from tinylora.policy import Policy
 FP32_TOLERANCE, HALF_TOLERANCE = 0.01, 0.1
 
 Logprobs = Callable[[float], tuple[Tensor, Tensor]]
-"""Of some tokens, at this temperature: the trainer's with its present numbers, and the engine's."""
+"""Of some tokens at this temperature: from the trainer as it is now, and from the engine."""
 
 
 def tolerance(model: Any, given: float | None) -> float:
@@ -70,13 +70,13 @@ def likely_cause(run: Run, recompute: Logprobs, allowed: float) -> str:
     with policy.reference():
         base_T, _ = recompute(temperature)
     distances = {
-        "the present numbers": mean_difference(present_T, rollout_T),
+        "the current parameters": mean_difference(present_T, rollout_T),
         "no adapter": mean_difference(base_T, rollout_T),
     }
     if run.engine.previous is not None:
         with holding(policy, run.engine.previous):
             previous_T, _ = recompute(temperature)
-        distances["the numbers before"] = mean_difference(previous_T, rollout_T)
+        distances["the previous parameters"] = mean_difference(previous_T, rollout_T)
     if temperature != 1:
         plain_T, _ = recompute(1.0)
         distances["temperature 1"] = mean_difference(plain_T, rollout_T)
@@ -96,11 +96,11 @@ def sentence(distances: dict[str, float], effect: float, allowed: float) -> str:
     nearest = min(distances, key=lambda name: distances[name])
     is_explained = distances[nearest] <= allowed
     if is_explained and nearest == "no adapter":
-        return "the adapter is not applied: the base model answers alone."
-    if is_explained and nearest == "the numbers before":
+        return "the adapter is not applied: only the base model answers."
+    if is_explained and nearest == "the previous parameters":
         return (
-            "a stale version, the engine still serves the numbers of the version before (or their "
-            "keys and values from its prefix cache)."
+            "a stale version, the engine still serves the parameters of the previous version (or "
+            "their keys and values from its prefix cache)."
         )
     if is_explained and nearest == "temperature 1":
         return (
@@ -109,15 +109,15 @@ def sentence(distances: dict[str, float], effect: float, allowed: float) -> str:
         )
     if effect <= allowed:
         return (
-            "precision, or another base model; the adapter moves log-probabilities by "
-            f"{effect:.2g} only, so it is not about the adapter."
+            "precision, or a different base model; the adapter moves log-probabilities by "
+            f"{effect:.2g} only, so the adapter is not the cause."
         )
-    if distances["the present numbers"] < distances["no adapter"] / 2:
+    if distances["the current parameters"] < distances["no adapter"] / 2:
         return (
-            "precision; the adapter is applied, but the engine computes in other arithmetic than "
-            "the trainer (dtype, quantisation, kernels)."
+            "precision; the adapter is applied, but the engine computes in different arithmetic "
+            "from the trainer (dtype, quantisation, kernels)."
         )
-    return "a wrong adapter (another run's, or for other modules), or another base model."
+    return "the wrong adapter (another run's, or for other modules), or a different base model."
 
 
 def mean_difference(trained_T: Tensor, rollout_T: Tensor) -> float:

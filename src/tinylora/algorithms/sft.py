@@ -52,7 +52,7 @@ class SftStep:
         """Take step `number` (from 0).
 
         Raises:
-            RequestError: a problem of the task has no solution.
+            RequestError: a problem of the task lacks a solution.
             TinyLoraError: none of the base model's samples is right.
         """
         run, settings, clock = self.run, self.settings, PhaseClock()
@@ -109,7 +109,7 @@ def solution_ids(problem: Problem, text: Text) -> list[int]:
     """
     if problem.solution is None:
         raise RequestError(
-            f'algorithm = sft, but the problem "{problem.prompt[:60]}" has no solution to learn '
+            f'algorithm = sft, but the problem "{problem.prompt[:60]}" lacks a solution to learn '
             "from. Add the field solution to its row, or use references = own: right samples of "
             "the base model."
         )

@@ -40,7 +40,7 @@ def open_tracker(name: str | None, folder: Path, settings: Mapping[str, Any]) ->
         cause = " ".join(str(error).split()) or type(error).__name__
         raise RequestError(
             f"track = {name}, but {name} did not start: {cause.rstrip('.')}. Log in to {name}, or "
-            "leave track out: metrics.jsonl holds the same numbers."
+            "leave track out: metrics.jsonl has the same values."
         ) from error
 
 

@@ -78,8 +78,8 @@ def hold_out(task: Task, settings: OutputSettings) -> tuple[Task, list[Problem]]
     if not count:
         raise RequestError(
             f"eval_every = {settings.eval_every}, but the task {task.name} has only {size} "
-            f"training problems, and one in {MOST_HELD_OUT} at most is held out. Add problems, "
-            "or leave eval_every out."
+            f"training problems, and at most one in {MOST_HELD_OUT} can be held out. Add "
+            "problems, or leave eval_every out."
         )
     generator = torch.Generator().manual_seed(derive_seed(0, "validation", 0))
     order = torch.randperm(size, generator=generator)

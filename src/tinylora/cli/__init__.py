@@ -21,8 +21,8 @@ DISK_ERRORS = (  # what a full disk, a folder without rights or a path that cann
 )  # fmt: skip
 INTERRUPTED, UNREAD = 130, 141  # as shells report SIGINT and SIGPIPE
 VERBS = {
-    "train": "train a few parameters on a task, and measure what they did",
-    "eval": "measure a model or an adapter, with controls if asked",
+    "train": "train a few parameters on a task, and measure the effect",
+    "eval": "measure a model or an adapter, with controls on request",
     "sweep": "run a grid of settings, seeds and learning rates",
     "figures": "draw the paper's figures from runs, as pictures and CSV",
     "check-rewards": "check a task's grader on its own reference answers, without a model",

@@ -20,7 +20,7 @@ class Request(Settings):
 
     task: str = Field(title="TASK", description=TASK_HELP)
     problems: int = Field(
-        default=10_000, ge=1, description="how many of each split, from the first"
+        default=10_000, ge=1, description="how many problems of each split, from the first"
     )
 
 
@@ -96,8 +96,8 @@ def _refuse_broken(name: str, found: dict[str, Any]) -> None:
     splits = " and ".join(broken)
     if broken and all(found[split].has_no_answers for split in broken):
         raise TinyLoraError(
-            f"Task {name} has no right answers to try for its {splits} problems, so the grader "
-            "could not be tested on one. Check data that has accepted answers."
+            f"Task {name} lacks reference answers for its {splits} problems, so the grader could "
+            "not be tested on a right one. Use data that has accepted answers."
         )
     if broken:
         raise TinyLoraError(

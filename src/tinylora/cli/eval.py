@@ -17,9 +17,9 @@ VERB = Verb(
     description="""\
 Measure how good a model or an adapter is on a task: greedy (pass@1) and
 sampled accuracy (mean@k, pass@k, majority@k where answers can be compared),
-formats and lengths, with 95 % intervals. What is not given is as in the run
-that the adapter belongs to. With --compare, two adapters are tested against
-each other on the same problems.""",
+formats and lengths, with 95 % intervals. Settings that you leave out are those
+of the adapter's run. With --compare, two adapters are tested against each other
+on the same problems.""",
     examples="""\
   tinylora eval                                            the embedded base model
   tinylora eval --adapter runs/a --controls                a run, beside zero and random ones
@@ -73,8 +73,8 @@ def with_pair(given: Mapping[str, Any]) -> dict[str, Any]:
     named = [*([given["adapter"]] if "adapter" in given else []), *given["compare"]]
     if len(named) > 2:
         raise RequestError(
-            f"{', '.join(named)} are {len(named)} adapters, but two are compared at a time. Use "
-            "--adapter A --compare A2, or --compare A B."
+            f"{', '.join(named)} are {len(named)} adapters, but only two can be compared at a "
+            "time. Use --adapter A --compare A2, or --compare A B."
         )
     first, second = [*named, BASE][:2]
     return {**given, "adapter": None if first == BASE else first, "compare": second}

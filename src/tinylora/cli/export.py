@@ -27,7 +27,7 @@ class Request(Settings):
     out: str = Field(title="DIR", description="the folder to make")
     store: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32",
-        description="precision of what is written (gguf and peft-tinylora: fp32 alone)",
+        description="precision of what is written (gguf and peft-tinylora: only fp32)",
     )
     model: Annotated[str | None, OrNone] = Field(
         default=None,
@@ -51,8 +51,8 @@ class Request(Settings):
     def _has_its_precision(self) -> Self:
         if self.to in ONE_PRECISION and self.store != "fp32":
             raise ValueError(
-                f"store = {self.store} with to = {self.to}, but {self.to} is written in fp32 "
-                "alone: the adapter is small, and nothing is rounded. Leave --store out."
+                f"store = {self.store} with to = {self.to}, but {self.to} is always written in "
+                "fp32, so that nothing is rounded. Leave --store out."
             )
         return self
 

@@ -17,7 +17,7 @@ class Request(Settings):
     folder: str = Field(title="PEFT_FOLDER", description="the folder that PEFT wrote")
     out: str = Field(title="FILE", description="the adapter file to make")
     store: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="precision in which the file holds its parameters"
+        default="fp32", description="precision of the parameters in the file"
     )
     model: Annotated[str | None, OrNone] = Field(
         default=None,

@@ -68,17 +68,17 @@ def run(argv: Sequence[str]) -> None:
     if is_text(what) or os.path.isfile(what) or any(held):
         if settings:
             raise RequestError(
-                f"--{next(iter(settings)).replace('_', '-')} is for a model, but {request.what} is "
-                "an adapter, whose settings are in it. Leave it out."
+                f"--{next(iter(settings)).replace('_', '-')} is for a model, but {request.what} "
+                "is an adapter, which has its own settings. Leave it out."
             )
         show_adapter(what, request.model)
     elif os.path.isfile(os.path.join(what, "config.yaml")):
         raise RequestError(
-            f"{what} is a run that has no adapter yet: it is still training, or it was "
+            f"The run {what} has not written an adapter yet: it is still training, or it was "
             f'interrupted. Resume it with "tinylora train --resume --output {what}".'
         )
     elif what.endswith(".safetensors"):
-        raise RequestError(f"There is no adapter file {what}. Give a file, or a run folder.")
+        raise RequestError(f"The adapter file {what} does not exist. Pass a file, or a run folder.")
     else:
         show_model_or_hub_adapter(request, AdapterConfig(**settings))
 
@@ -99,7 +99,7 @@ def show_model_or_hub_adapter(request: Request, config: AdapterConfig) -> None:
 
 
 def show_adapter(source: str, model: str | None) -> None:
-    """Everything in the adapter, in words, and whether the base at hand is its base."""
+    """Everything in the adapter, in words, and whether the base model here is its own."""
     from tinylora.adapter import files, fingerprint
     from tinylora.adapter.contents import smallest_store
     from tinylora.adapter.freedom import described_file
@@ -117,7 +117,7 @@ def show_adapter(source: str, model: str | None) -> None:
         f"Base model: {held.base or 'not recorded'}"
         + (f" at {held.revision}" * bool(held.revision)),
         f"Fingerprint of the base: {fingerprint.described(held.fingerprint)}",
-        f"The base at hand: {base_at_hand(held, model)}",
+        f"The base model here: {base_at_hand(held, model)}",
         f"Settings: {settings}",
         f"Modules left out, because their weights do not define the singular vectors: {left_out}",
         f"Hash of the modules' names: {held.modules}",
@@ -205,7 +205,9 @@ def show_spectrum(
     if request.spectrum == "auto" and not is_here(request.what):
         print("Singular values are shown only where the weights are on this machine.")
     elif request.spectrum == "auto" and num_weights > MANY_WEIGHTS:
-        print("Singular values of a model of this size take minutes: --spectrum yes")
+        print(
+            "Singular values of a model of this size take minutes; show them with --spectrum yes."
+        )
     else:
         maps = linear_maps(mapped_model(request.what), config.targets, config.layers)
         console.print(spectrum_table(maps, config, console))

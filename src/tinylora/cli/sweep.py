@@ -26,7 +26,7 @@ class Request(Settings):
         description="the sweep's folder (none: runs/ and the grid's name)",
     )
     runner: Literal["local", "ray"] = Field(
-        default="local", description="processes of this machine, or a Ray cluster (RAY_ADDRESS)"
+        default="local", description="processes on this machine, or a Ray cluster (RAY_ADDRESS)"
     )
     processes: Annotated[int | None, OrNone] = Field(
         default=None,

@@ -81,7 +81,7 @@ def _checked(evaluation: Evaluation) -> Evaluation:
         cause = Counter(record.verdict.cause for record in evaluation.records)
         raise TinyLoraError(
             f"None of {len(evaluation.records)} answers could be judged "
-            f"({cause.most_common(1)[0][0]}), so there is no accuracy. Fix the grader."
+            f"({cause.most_common(1)[0][0]}), so the accuracy is unknown. Fix the grader."
         )
     return evaluation
 

@@ -71,7 +71,7 @@ def make_exam(base: Base, task: Task, config: EvalConfig) -> Exam:
         other = "train" if config.split == "test" else "test"
         raise RequestError(
             f"task {task.name} has no {config.split} problems, so there is nothing to measure. "
-            f"Use --split {other}, or give --data that has some."
+            f"Use --split {other}, or pass --data that has some."
         )
     budget = config.max_new_tokens or task.max_new_tokens
     check_context(base.model, [text.encode(problem) for problem in problems], budget)
@@ -90,8 +90,8 @@ def base_name(model: str | None, adapters: Sequence[str]) -> str:
     if len(set(named.values())) > 1:
         pairs = " and ".join(f"{adapter} names {name or 'none'}" for adapter, name in named.items())
         raise RequestError(
-            f"{pairs} as base model, but adapters are compared on the same one. Name it with "
-            "--model."
+            f"{pairs} as base model, but adapters can only be compared on the same one. Name it "
+            "with --model."
         )
     return next(iter(named.values()), "") or "pocket"
 

@@ -15,7 +15,7 @@ NAMES = {
     "compiled": "compiled",
     "mean_score": "mean score",
     "mean_length": "mean length, tokens",
-    "truncated_share": "cut off by budget",
+    "truncated_share": "cut off by the budget",
 }
 NUMBERS = ("mean_score", "mean_length")  # the others are shares
 MOST_SHOWN = 20  # changed problems; the JSON file has all
@@ -108,7 +108,7 @@ def _control_rows(held: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         ("base model", *(accuracy_text(held["base"][kind]) for kind in KINDS)),
         ("zero adapter", *(accuracy_text(held["zero"][kind]) for kind in KINDS)),
-        ("  answers not as the base's", *(str(held["zero"]["num_different"][k]) for k in KINDS)),
+        ("  answers unlike the base's", *(str(held["zero"]["num_different"][k]) for k in KINDS)),
         ("random v, mean", *(f"{statistics.fmean(random[kind]):.1%}" for kind in KINDS)),
         (f"({len(held['random'])}, same norm)", *(_spread(random[kind]) for kind in KINDS)),
     ]

@@ -66,7 +66,7 @@ def write_card(
             _front_matter(kind, adapter),
             f"# {adapter.num_trainable} numbers on {_base(adapter)}, as {kind.what}",
             f"Made with tinylora (TinyLoRA, {PAPER}): every adapted matrix W of the base model "
-            f"answers as W + U S R V^T, where U, S, V come from W itself and R from "
+            "acts as W + U S R V^T, where U, S, V come from W itself and R from "
             f"{adapter.num_trainable} trained numbers.",
             _table([*_facts(kind, adapter, exported, source), *_accuracies(adapter, source)]),
             *filter(None, [surplus(adapter.modules_by_group, adapter.config)]),
@@ -114,7 +114,7 @@ def _facts(
         ("adapted linear layers", f"{len(adapter.maps)} (blocks: {config.layers})"),
         ("left out", ", ".join(adapter.left_out) or "none"),
         ("written by", f"`{_command(kind, exported, source)}`"),
-        ("bytes of weights here", f"{exported.num_bytes:,}"),
+        ("bytes of weights in this folder", f"{exported.num_bytes:,}"),
         *([("the adapter itself", f"`{text}`")] if len(text) <= LONGEST_TEXT else []),
     ]
 
@@ -179,9 +179,9 @@ def _where(kind: ExportKind, adapter: TinyLora) -> list[str]:
         return []
     if base == "pocket":
         return [
-            "`pocket` is in tinylora: write the folder `tinylora.pocket.model_folder()` for it."
+            "`pocket` is in tinylora: replace it by the folder `tinylora.pocket.model_folder()`."
         ]
-    return [f"For `{base or UNNAMED}` write the folder of the base model."]
+    return [f"Replace `{base or UNNAMED}` by the folder of the base model."]
 
 
 def _code(kind: ExportKind, adapter: TinyLora, exported: Exported) -> str:

@@ -37,7 +37,7 @@ KIND = ExportKind(
     library="gguf",
     relation="adapter",
     how="""sh
-# base.gguf: any GGUF of BASE, of whatever quantisation
+# base.gguf: any GGUF of BASE, in any quantisation
 llama-cli -m base.gguf --lora FOLDER/adapter.gguf""",
 )
 
@@ -81,8 +81,8 @@ def _check(adapter: TinyLora) -> None:
     kind = _model_type(adapter)
     if kind not in ARCHITECTURES:
         raise RequestError(
-            f'The base model is of type "{kind}", and how llama.cpp lays out its weights is not '
-            f"known here (known: {', '.join(ARCHITECTURES)}). Export a LoRA (--to lora), and "
+            f'The base model is of type "{kind}", which tinylora cannot write for llama.cpp '
+            f"(supported: {', '.join(ARCHITECTURES)}). Export a LoRA (--to lora), and "
             "convert it with llama.cpp's convert_lora_to_gguf.py."
         )
 
@@ -150,8 +150,8 @@ def _names(adapter: TinyLora, architecture: str) -> dict[str, str]:
     missing = [name for name, found in names.items() if found is None]
     if missing:
         raise RequestError(
-            f"llama.cpp's {architecture} has no tensor of its own for {missing[0]}, so this "
-            "adapter cannot act there. Export a LoRA (--to lora) for PEFT or vLLM."
+            f"llama.cpp's {architecture} does not have a separate tensor for {missing[0]}, so "
+            "this adapter cannot act there. Export a LoRA (--to lora) for PEFT or vLLM."
         )
     return {name: found for name, found in names.items() if found is not None}
 

@@ -101,7 +101,7 @@ def _check(adapter: TinyLora, dtype: Store) -> None:
         if is_half and tensor.dtype != DTYPES[dtype]:
             raise RequestError(
                 f"{name} is {tensor.dtype}, so merged weights in {dtype} would be rounded twice. "
-                "Load the base model in fp32, which is exact, or write what it is in."
+                "Load the base model in fp32, which is exact, or write that dtype."
             )
 
 
@@ -174,6 +174,6 @@ def _notes(dtype: Store, rounding: FoldReport, logits: LogitReport | None) -> tu
         notes.append(
             f"Against the adapter itself, on {logits.num_positions} positions of sample prompts: "
             f"KL {logits.mean_kl:.2g} nats a token, largest difference of a logit "
-            f"{logits.max_difference:.2g}, another most likely token at {logits.changed:.2%}."
+            f"{logits.max_difference:.2g}, a different most likely token at {logits.changed:.2%}."
         )
     return tuple(notes)

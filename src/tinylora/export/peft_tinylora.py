@@ -137,13 +137,13 @@ def _settings(adapter: TinyLora, tying: float) -> dict[str, Any]:
 
 
 def _notes(adapter: TinyLora, num_groups: int) -> tuple[str, ...]:
-    notes = ["It holds U, S, V and P beside the trained numbers, because PEFT keeps them in files."]
+    notes = ["It contains U, S, V and P besides the trained parameters, because PEFT stores them."]
     num_numbers = num_groups * adapter.config.u
     if num_numbers > adapter.num_trainable:
         notes.append(
-            f"PEFT cannot share numbers among modules as this adapter does, so its "
-            f"{adapter.num_trainable} numbers are {num_numbers} here, some of them copies. "
-            "Trained further in PEFT, the copies part."
+            "PEFT cannot share parameters among modules as this adapter does, so its "
+            f"{adapter.num_trainable} parameters are {num_numbers} here, some of them copies. If "
+            "you train further in PEFT, the copies diverge."
         )
     if any(item.is_half for item in adapter.maps.values()):
         notes.append("Over a base model in half precision, PEFT rounds A and B to that precision.")
@@ -218,7 +218,7 @@ def read_checkpoint(model: nn.Module, folder: Path) -> Checkpoint:
             raise RequestError(
                 f"The checkpoint in {folder} changes {name} as a ({B.shape[0]}, {A.shape[1]}) "
                 f"matrix, but this model's is ({linear.d_out}, {linear.d_in}): it was trained on "
-                "another one. Name that model with --model."
+                "a different model. Name that model with --model."
             )
         v = _needed(tensors, f"base_model.tinylora_v.{group}", folder)
         P = tensors.get(f"{modules[name]}.tinylora_P")
@@ -241,7 +241,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     if not path.is_file():
         raise RequestError(
-            f"There is no {SETTINGS} in {folder}. Give a folder that PEFT's save_pretrained wrote."
+            f"{folder} does not contain {SETTINGS}. Pass a folder that PEFT's save_pretrained "
+            "wrote."
         )
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -249,16 +250,17 @@ def read_settings(folder: Path) -> dict[str, Any]:
         wanted = {key: settings[key] for key in ("r", "u", "weight_tying", "projection_seed")}
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise RequestError(
-            f"{path} is not a configuration of PEFT's TinyLoRA ({error!r}). Give a folder of "
-            "PEFT's TinyLoRA; other methods cannot be turned into an adapter."
+            f"{path} is not a configuration of PEFT's TinyLoRA ({error!r}). Pass a folder of "
+            "PEFT's TinyLoRA; checkpoints of other methods cannot be imported."
         ) from None
     if kind != "TINYLORA":
         raise RequestError(f"{path} is of type {kind}, but only TINYLORA can be imported.")
     extra = [key for key in ("bias", "modules_to_save") if settings.get(key) not in (None, "none")]
     if extra:
         raise RequestError(
-            f"{path} has {extra[0]} = {settings[extra[0]]}: the checkpoint holds trained weights "
-            "beside its TinyLoRA numbers, and an adapter of ours has no place for them."
+            f"{path} has {extra[0]} = {settings[extra[0]]}: the checkpoint has trained weights "
+            "besides its TinyLoRA parameters, which an adapter file cannot store. Train it again "
+            "without them."
         )
     return {**settings, **wanted}
 
@@ -285,8 +287,8 @@ def _linear(model: nn.Module, name: str) -> LinearMap:
     modules = {clean_name(key): module for key, module in model.named_modules()}
     if isinstance(modules[name], nn.Embedding):
         raise RequestError(
-            f"The checkpoint adapts {name}, an embedding, and an adapter of ours acts on linear "
-            "layers alone. Train it again without that module."
+            f"The checkpoint adapts {name}, an embedding, but a tinylora adapter acts on linear "
+            "layers only. Train it again without that module."
         )
     return next(linear for linear in linear_maps(model, (name,)) if linear.name == name)
 
@@ -302,8 +304,9 @@ def _config(model: nn.Module, held: Checkpoint) -> AdapterConfig:
     for name, (B, _, _) in held.factors.items():
         if B.shape[1] != held.rank:
             raise RequestError(
-                f"The checkpoint has rank {held.rank}, but {name} rank {B.shape[1]}, and in an "
-                "adapter of ours all modules have the same. Train it again with a smaller r."
+                f"The checkpoint has rank {held.rank}, but {name} has rank {B.shape[1]}, and all "
+                "modules of a tinylora adapter have the same rank. Train it again with a smaller "
+                "r."
             )
     targets, layers = _targets(model, list(held.factors))
     return AdapterConfig(
@@ -341,7 +344,7 @@ def _take(adapter: TinyLora, held: Checkpoint, name: str) -> float:
         return 0.0
     if name in adapter.left_out:
         raise RequestError(
-            f"The checkpoint changes {name}, but there the weights do not tell the last kept "
+            f"The checkpoint changes {name}, but its weights do not separate the last kept "
             "singular direction from the next, so they cannot be rebuilt from the base model. "
             "Serve the checkpoint with PEFT."
         )
@@ -351,9 +354,9 @@ def _take(adapter: TinyLora, held: Checkpoint, name: str) -> float:
     residual = float((B @ R @ A - delta).norm()) / size
     if not residual <= TOLERANCE:
         raise RequestError(
-            f"{residual:.1%} of the checkpoint's update of {name} lies outside the leading "
+            f"{residual:.1%} of the checkpoint's update of {name} is outside the leading "
             f"singular directions of this base model (up to {TOLERANCE:.0%} is rounding): it was "
-            "trained on another one, or on other weights of it. Name that model with --model."
+            "trained on a different model, or on other weights of it. Name that model with --model."
         )
     with torch.no_grad():
         adapter.v[item.group] = R.flatten().to(adapter.v)

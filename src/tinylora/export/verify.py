@@ -99,7 +99,7 @@ def _peft_answer(adapter: TinyLora, folder: Path, ids: list[list[int]], ours: Te
     try:
         with adapter.disabled(), _loaded_by_peft(adapter.model, folder) as adapted:
             if wrong := adapted ^ set(adapter.maps):
-                return Answer(math.inf, f"it adapts other modules ({min(wrong)} for one)")
+                return Answer(math.inf, f"it adapts different modules (such as {min(wrong)})")
             return Answer(_rms(ours - _logits(adapter.model, ids)))
     except (ValueError, TypeError, LookupError, RuntimeError, ImportError) as error:
         return Answer(math.inf, str(error).strip().split("\n")[0].rstrip("."))

@@ -1,6 +1,6 @@
 """Rollouts by a server of LoRA adapters: every version of the numbers is an adapter of its own.
 
-The policy writes its present numbers as a LoRA in a new folder, under a new name; the server loads
+The policy writes its parameters as a LoRA in a new folder, under a new name; the server loads
 it, answers under it, and forgets the one before. Nothing is merged, and nothing is overwritten: a
 prefix cache is keyed by name and path, and would serve keys and values of an older version.
 
@@ -132,7 +132,7 @@ class LoraEngine:
         return [answers[i : i + count] for i in range(0, len(answers), count)]
 
     def publish(self) -> None:
-        """Serve the present numbers, unless they are served already."""
+        """Serve the current parameters, unless they are served already."""
         state = self.policy.state_dict()
         if self._served is not None and same(state, self._served):
             return
@@ -151,7 +151,7 @@ class LoraEngine:
 
     def _check(self, prompts: Sequence[list[int]], sampling: Sampling) -> None:
         if any(not prompt for prompt in prompts):
-            raise RequestError("A prompt has no tokens, so there is nothing to continue.")
+            raise RequestError("A prompt has 0 tokens, so there is nothing to continue.")
         check_context(self.policy.model, prompts, sampling.max_new_tokens)
 
     def _new_place(self) -> Path:
@@ -181,7 +181,7 @@ def version_folder(parent: str | None) -> Path:
     if not place.is_dir():
         raise RequestError(
             f"adapter_dir = {parent} is not a folder, so adapters cannot be handed to the rollout "
-            "engine there. Create it, or name another that trainer and servers both see."
+            "engine there. Create it, or name one that the trainer and the servers both see."
         )
     folder = place / f"tinylora-{uuid.uuid4().hex[:12]}"
     folder.mkdir()

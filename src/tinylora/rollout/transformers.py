@@ -130,7 +130,7 @@ class TransformersEngine:
 
     def _check_lengths(self, prompts: Sequence[list[int]], sampling: Sampling) -> None:
         if any(not prompt for prompt in prompts):
-            raise RequestError("A prompt has no tokens, so there is nothing to continue.")
+            raise RequestError("A prompt has 0 tokens, so there is nothing to continue.")
         check_context(self.policy.model, prompts, sampling.max_new_tokens)
 
 

@@ -156,7 +156,7 @@ def completion(answer: Any, ends: set[int]) -> Completion:
     """vLLM's answer as ours."""
     if answer.finish_reason not in ("stop", "length"):
         raise TinyLoraError(
-            f'vLLM ended a completion with "{answer.finish_reason}": it is not whole.'
+            f'vLLM ended a completion with "{answer.finish_reason}", so it is incomplete.'
         )
     ids = [int(token) for token in answer.token_ids]
     values = [
@@ -222,7 +222,7 @@ def check_vllm(model: str, quantize: str, rank: int, dtype: str = "bf16") -> Non
         )
     if quantize != "none":
         raise RequestError(
-            f"rollout = vllm with quantize = {quantize}, but vLLM (from 0.32 on) has no "
-            "bitsandbytes layers: it would sample from the unquantised model, which is a different "
-            "policy. Use rollout = transformers."
+            f"rollout = vllm with quantize = {quantize}, but vLLM (from 0.32 on) lacks "
+            "bitsandbytes layers: it would sample from the unquantised model, which is a "
+            "different policy. Use rollout = transformers."
         )

@@ -63,8 +63,9 @@ class Replica:
             return
         if response.is_error and "has already been loaded" not in response.text:
             raise TinyLoraError(
-                f"{self.address} did not load the adapter in {folder} ({said(response)}). Start it "
-                f"with: {START}. And let it see that folder under the same path (adapter_dir)."
+                f"{self.address} did not load the adapter in {folder} ({said(response)}). Start "
+                f"it with: {START}. It must also see that folder under the same path "
+                "(adapter_dir)."
             )
         self.num_failures = 0
 
@@ -224,7 +225,7 @@ class Replicas:
             causes = "; ".join(f"{replica.address}: {replica.failure}" for replica in self.replicas)
             raise TinyLoraError(
                 f"No vLLM server is left to sample from ({causes}). Start one with: {START}. Then "
-                "go on from the last checkpoint with --resume."
+                "resume from the last checkpoint with --resume."
             )
         return working
 
@@ -261,8 +262,9 @@ def completion(choice: Any, ends: set[int]) -> Completion:
     ids, values = choice["token_ids"], choice["logprobs"]["token_logprobs"]
     if choice["finish_reason"] not in ("stop", "length") or len(ids) != len(values) or not ids:
         raise TinyLoraError(
-            f'A server ended a completion with "{choice["finish_reason"]}" after {len(ids)} tokens '
-            f"and {len(values)} log-probabilities: it is not whole. Look at the server's log."
+            f'A server ended a completion with "{choice["finish_reason"]}" after {len(ids)} '
+            f"tokens and {len(values)} log-probabilities, so it is incomplete. Look at the "
+            "server's log."
         )
     return Completion(ids, values, truncated=ids[-1] not in ends)
 

@@ -96,7 +96,7 @@ def check_free(folder: RunFolder) -> None:
         return
     if folder.config.is_file():
         raise RequestError(
-            f"output = {folder.path} holds another run, and its results would be overwritten. "
+            f"output = {folder.path} contains another run, and its results would be overwritten. "
             "Choose another output folder, or resume that run with --resume."
         )
     raise RequestError(
@@ -113,7 +113,7 @@ def recorded_settings(folder: RunFolder) -> dict[str, Any]:
     """
     if not folder.config.is_file():
         raise RequestError(
-            f"{folder.path} is not a run that can be resumed: it has no config.yaml. Pass the "
+            f"{folder.path} is not a run that can be resumed: it lacks config.yaml. Pass the "
             "run's folder as output, or start it without --resume."
         )
     return recorded(folder.config)

@@ -210,7 +210,7 @@ def _check_gradient(maps: Sequence[LinearMap]) -> None:
                 "give the gradient of what it computes: its kernel is for inference only, and "
                 "training would learn nothing. Load the model again (bitsandbytes packs 4-bit "
                 "weights for such a kernel at a first forward pass on some CPUs), or quantise it "
-                "otherwise."
+                "in another way."
             )
 
 

@@ -225,7 +225,7 @@ class Course:
         self, best: Best | None, outcome: Outcome, engine_of: EngineOf, present: Policy | None
     ) -> dict[str, Any]:
         """The accuracies of the files: `final`, and `best` where validation chose one."""
-        self.say(f"Measuring what {self.folder.path} holds ...")
+        self.say(f"Measuring what was saved in {self.folder.path} ...")
         measured = {"final": self.measure_file(self.folder.path, engine_of, present)}
         if best is not None and best.step == outcome.steps and outcome.stopped != "no signal":
             measured["best"] = measured["final"]  # both files hold the same parameters

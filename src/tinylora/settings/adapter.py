@@ -47,13 +47,15 @@ class LoraXs(LowRank):
     num_groups: Annotated[int | None, OrNone] = Field(
         default=13,
         ge=1,
-        description="how many groups of near-equal size share their numbers (1: all tied; none: no "
-        "sharing, which is also the default on a model with fewer modules than groups)",
+        description=(
+            "how many groups of near-equal size share their parameters (1: all tied; none: no "
+            "sharing, which is also the default on a model with fewer modules than groups)"
+        ),
     )
     n_tie: Annotated[int | None, OrNone] = Field(
         default=None,
         ge=1,
-        description="in place of num_groups: how many modules share, exactly; the last group has "
+        description="instead of num_groups: exactly how many modules share; the last group has "
         "the remainder (none: num_groups decides)",
     )
     sharing: Literal["tiled", "structured"] = Field(
@@ -72,7 +74,7 @@ class LoraXs(LowRank):
 class AdapterConfig(LoraXs):
     """What TinyLoRA trains: how many parameters, where they act, and what multiplies them."""
 
-    u: int = Field(default=1, ge=1, description="how many numbers each group of modules trains")
+    u: int = Field(default=1, ge=1, description="how many parameters each group of modules trains")
     projection: Literal["gaussian", "shared", "identity"] = Field(
         default="gaussian",
         description="P random for each module, one random P shared by all of them, or the unit "
@@ -87,8 +89,8 @@ class AdapterConfig(LoraXs):
             return values
         if num_groups is not None:
             raise ValueError(
-                f"num_groups = {num_groups} beside n_tie = {n_tie}, but each of the two decides "
-                "alone which modules share. Give one of them."
+                f"num_groups = {num_groups} together with n_tie = {n_tie}, but each of them "
+                "decides which modules share. Set only one of them."
             )
         return {**values, "num_groups": None}
 
@@ -101,8 +103,8 @@ class AdapterConfig(LoraXs):
             )
         if self.basis == "random" and self.subspace != "top":
             raise ValueError(
-                f'subspace = "{self.subspace}" with basis = "random": random columns have no '
-                'middle. Use basis = "svd", or leave subspace out.'
+                f'subspace = "{self.subspace}" with basis = "random": random columns are not '
+                'ordered. Use basis = "svd", or leave subspace out.'
             )
         return self
 

@@ -16,7 +16,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 class StepSettings(Settings):
     """What every algorithm reads: how many problems a step has."""
 
-    prompts_per_step: int = Field(default=32, ge=1, description="problems in a step")
+    prompts_per_step: int = Field(default=32, ge=1, description="problems per step")
 
 
 class Passes(StepSettings):
@@ -79,8 +79,10 @@ class Rewarded(Settings):
         Literal["random", "format", "incorrect", "shuffled", "majority"] | None, OrNone
     ] = Field(
         default=None,
-        description="train under a reward that carries other information than the true one, or "
-        "none, as a control (none: the task's own); accuracies stay true",
+        description=(
+            "train with a control reward, which carries different information from the true one, "
+            "or none (none: the task's own reward); accuracies are measured with the true one"
+        ),
     )
 
 
@@ -144,7 +146,7 @@ class Npg(Passes, Sampled, Scheduled):
         default=0.5,
         ge=0,
         lt=1,
-        description="what a step keeps of the earlier steps' gradient and Fisher matrix",
+        description="share of the earlier steps' gradient and Fisher matrix that a step keeps",
     )
     snr: Annotated[float | None, OrNone] = Field(
         default=None,
@@ -152,7 +154,7 @@ class Npg(Passes, Sampled, Scheduled):
         description="sample more for a step until its signal-to-noise ratio is this (none: never)",
     )
     max_draws: int = Field(
-        default=4, ge=2, description="with snr: how many times a step samples, at most"
+        default=4, ge=2, description="with snr: at most how many times a step samples"
     )
 
     def idle(self) -> dict[str, str]:

@@ -121,8 +121,8 @@ class TrainConfig(_OfTheRun):
         chosen = [name for name in BUDGET_KEYS if name in self.adapter.model_fields_set]
         if self.params is not None and chosen:
             raise ValueError(
-                f"params = {self.params} beside {' and '.join(chosen)}, but params picks u and "
-                "num_groups itself. Give either params, or u and num_groups."
+                f"params = {self.params} together with {' and '.join(chosen)}, but params picks u "
+                "and num_groups itself. Set either params, or u and num_groups."
             )
         return self
 
@@ -144,8 +144,8 @@ class TrainConfig(_OfTheRun):
             )
         if self.fsdp and self.quantize != "none":
             raise ValueError(
-                f"fsdp = true with quantize = {self.quantize}, but codes cannot be split like "
-                "weights. Leave one of the two out."
+                f"fsdp = true with quantize = {self.quantize}, but quantised weights cannot be "
+                "split. Leave one of the two out."
             )
         return self
 
@@ -225,8 +225,8 @@ def _one_seed(run: Mapping[str, Any], adapter: Mapping[str, Any]) -> int:
     seeds = [AdapterConfig(seed=seed).seed for seed in held]
     if len(set(seeds)) > 1:
         raise RequestError(
-            f"seed = {seeds[0]} beside adapter.seed = {seeds[1]}, but one seed serves the run and "
-            "its projections. Give one of the two."
+            f"seed = {seeds[0]} together with adapter.seed = {seeds[1]}, but one seed serves the "
+            "run and its projections. Set only one of them."
         )
     return seeds[0] if seeds else 0
 

@@ -37,7 +37,7 @@ class EvalConfig(TaskConfig):
     split: Literal["train", "test"] = Field(
         default="test", description="which problems of the task"
     )
-    eval_problems: int = Field(default=512, ge=1, description="problems, from the first")
+    eval_problems: int = Field(default=512, ge=1, description="how many problems, from the first")
     eval_samples: int = Field(
         default=4,
         ge=1,
@@ -45,14 +45,16 @@ class EvalConfig(TaskConfig):
         "majority@k",
     )
     temperature: float = Field(
-        default=1.0, gt=0, description="of the sampled answers; greedy ones are always measured"
+        default=1.0,
+        gt=0,
+        description="temperature of the sampled answers; greedy ones are always measured",
     )
     max_new_tokens: Annotated[int | None, OrNone] = Field(
         default=None,
         ge=1,
         description="completion budget in tokens (none: the run's or task's)",
     )
-    seed: int = Field(default=0, ge=0, description="of the samples and of the random controls")
+    seed: int = Field(default=0, ge=0, description="seed of the samples and of the random controls")
     controls: bool = Field(
         default=False,
         description="also measure the base model, the zero adapter and ten random v of the same "
@@ -99,7 +101,9 @@ class EvalConfig(TaskConfig):
     def _can_be_written(self) -> Self:
         path = Path(self.json_file or "figures.json")
         if not path.parent.is_dir():
-            raise ValueError(f"json = {path}, but there is no folder {path.parent}. Make it first.")
+            raise ValueError(
+                f"json = {path}, but the folder {path.parent} does not exist. Create it first."
+            )
         if path.is_dir():
             raise ValueError(f"json = {path} is a folder. Name a file in it.")
         return self

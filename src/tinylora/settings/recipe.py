@@ -112,7 +112,8 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(settings, dict):
         raise RequestError(
-            f'{path} holds a {type(settings).__name__}, but a recipe is lines of "setting: value".'
+            f"{path} contains a {type(settings).__name__}, but a recipe consists of lines of "
+            '"setting: value".'
         )
     for name in settings:
         if name not in FIELDS:

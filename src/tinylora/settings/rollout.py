@@ -18,7 +18,7 @@ class ServedSettings(Settings):
 
     adapter_dir: Annotated[str | None, OrNone] = Field(
         default=None,
-        description="a folder that trainer and vLLM see under the same path, for the adapters "
+        description="folder for the adapters, which the trainer and vLLM see under the same path "
         "(none: /dev/shm)",
     )
 

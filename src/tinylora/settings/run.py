@@ -27,13 +27,14 @@ class RunSettings(Settings):
     params: Annotated[int | None, OrNone] = Field(
         default=None,
         ge=1,
-        description="how many parameters to train in all: picks u and num_groups (none: as these "
-        "are)",
+        description=(
+            "how many parameters to train in all: picks u and num_groups (none: those two decide)"
+        ),
     )
     seed: int = Field(default=0, ge=0, description="the seed of the run and of the projections P")
     steps: int = Field(default=60, ge=1, description="how many training steps")
     max_minutes: Annotated[float | None, OrNone] = Field(
-        default=None, gt=0, description="stop training after so many minutes (none: no limit)"
+        default=None, gt=0, description="stop training after this many minutes (none: no limit)"
     )
     no_signal_steps: int = Field(
         default=10,
@@ -42,7 +43,8 @@ class RunSettings(Settings):
         "for npg, the signal-to-noise ratio is at most 1",
     )
     on_no_signal: Literal["stop", "warn"] = Field(
-        default="stop", description="then: stop with the last good numbers, or only warn"
+        default="stop",
+        description="when the signal is lost: stop with the last good parameters, or only warn",
     )
 
     def idle(self) -> dict[str, str]:
@@ -108,17 +110,17 @@ class OutputSettings(Settings):
     validation_problems: int = Field(
         default=256,
         ge=1,
-        description="training problems that are held out for that (one in five at most)",
+        description="training problems held out for validation (one in five at most)",
     )
     checkpoint_every: int = Field(default=10, ge=1, description="steps between two checkpoints")
     store: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", description="precision in which the adapter file holds its numbers"
+        default="fp32", description="precision of the parameters in the adapter file"
     )
     output: Annotated[str | None, OrNone] = Field(
         default=None, description="the run folder (none: a new one under runs/)"
     )
     track: Annotated[Literal["tensorboard", "wandb", "trackio"] | None, OrNone] = Field(
-        default=None, description="also send the metrics to a tracker (none: metrics.jsonl alone)"
+        default=None, description="also send the metrics to a tracker (none: only metrics.jsonl)"
     )
 
     def idle(self) -> dict[str, str]:

@@ -53,7 +53,7 @@ class LevelSettings(Settings):
     level: Annotated[str | None, OrNone] = Field(
         default=None,
         description="how hard the problems of task chains and the training problems of task math "
-        "are: 1 to 5, a range such as 3-5, hardest, or simplerl (math alone; none: all)",
+        "are: 1 to 5, a range such as 3-5, hardest, or simplerl (only math; none: all)",
     )
 
     @model_validator(mode="after")
@@ -88,12 +88,14 @@ class ProgramSettings(DataSettings):
         min_length=1,
         description="which tests judge a program: public (in the statement), private, generated",
     )
-    max_tests: int = Field(default=20, ge=1, description="tests that judge a program, at most")
+    max_tests: int = Field(
+        default=20, ge=1, description="maximum number of tests that judge a program"
+    )
     min_tests: int = Field(
         default=1, ge=1, description="leave out problems with fewer tests (after the caps)"
     )
     max_test_bytes: int = Field(
-        default=100_000, ge=1, description="bytes of a problem's tests, at most"
+        default=100_000, ge=1, description="maximum size of a problem's tests, in bytes"
     )
     tests_seed: int = Field(
         default=0,
@@ -112,7 +114,7 @@ class ProgramSettings(DataSettings):
     )
     output_compare: Literal["auto", "tokens", "exact", "float"] = Field(
         default="auto",
-        description="how a program's output is compared with the wanted one; auto: word by word, "
+        description="how a program's output is compared with the expected one; auto: word by word, "
         "decimal numbers within the tolerance that the statement names, letters in any case where "
         "it says so",
     )

@@ -95,7 +95,7 @@ PLOTS = {
     ),
     "fig4": Plot(
         "Accuracy against bytes, by precision and sharing",
-        "bytes of the adapter's numbers",
+        "bytes of the adapter's parameters",
         lambda r: float(r["adapter_bytes"]),
         lambda r: (
             f"{r['store']}, {setting(r, 'sharing', 'tiled')}"
@@ -137,7 +137,9 @@ def draw_figures(results: Sequence[Result], out: Path) -> list[Path]:
     """
     shown = [result for result in results if result["is_best_rate"]]
     if not shown:
-        raise RequestError("The results hold no finished run, so there is nothing to draw.")
+        raise RequestError(
+            "The results do not include a finished run, so there is nothing to draw."
+        )
     known = (*PLOTS, *SPECIAL)
     members = grouped(shown, lambda r: r["figure"] if r["figure"] in known else "fig1")
     full = [result for result in members.get("fig1", []) if result["method"] == "full"]

@@ -154,16 +154,14 @@ def _check(grid: Grid, path: Path) -> None:
 
 def _mapping(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise RequestError(
-            f"There is no file {path}. Give the path of a grid, which is a YAML file."
-        )
+        raise RequestError(f"The grid {path} does not exist. Pass the path of a YAML file.")
     try:
         held = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(held, dict):
         raise RequestError(
-            f"{path} is not a grid: it holds a {type(held).__name__}. A grid has the keys "
+            f"{path} is not a grid: it contains a {type(held).__name__}. A grid has the keys "
             f"{', '.join(KEYS)}."
         )
     for key in held:

@@ -68,7 +68,7 @@ def _read(place: Path) -> Iterator[Result]:
 
 def _not_results(place: Path) -> RequestError:
     return RequestError(
-        f"'{place}' is not a finished run, a sweep folder or a file of results. Give folders that "
+        f"'{place}' is not a finished run, a sweep folder or a file of results. Pass folders that "
         '"tinylora train" or "tinylora sweep" wrote, or the .jsonl files of a sweep.'
     )
 

@@ -101,9 +101,9 @@ def kind_of(name: str) -> str:
     if is_rows(name):
         return ROWS
     raise RequestError(
-        f'task = "{name}" is not a task of this version.{nearest(name, BUILT_IN)} '
-        f"Use {', '.join(BUILT_IN)}, rg:NAME (a generator of reasoning-gym), {ROWS}, or a function "
-        f"of yours ({OWN})."
+        f'task = "{name}" is not a task of this version.{nearest(name, BUILT_IN)} Use '
+        f"{', '.join(BUILT_IN)}, rg:NAME (a generator of reasoning-gym), {ROWS}, or a function of "
+        f"your own ({OWN})."
     )
 
 

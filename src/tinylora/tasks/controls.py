@@ -47,9 +47,8 @@ def controlled(task: Task, control: str, seed: int) -> Task:
         )
     if control in ("format", "incorrect", "majority") and task.answer_of is None:
         raise RequestError(
-            f"reward_control = {control} needs the answer in a completion, and task {task.name} "
-            "does not say what it is. Give it Task(..., answer_of=function), or use random or "
-            "shuffled."
+            f"reward_control = {control} needs the answer in a completion, but task {task.name} "
+            "cannot find it. Pass answer_of=function to its Task, or use random or shuffled."
         )
     true = grader_of(task)
 

@@ -134,17 +134,18 @@ def local_files(source: Source, data: str, task: str) -> list[Path]:
         return [place]
     if not place.is_dir():
         raise RequestError(
-            f"data = {data}, but there is no such file or folder. Give a file of rows "
+            f"data = {data}, but that file or folder does not exist. Pass a file of rows "
             f"({', '.join(SUFFIXES)}, gzipped or not) or a folder with files of task {task}."
         )
     found = matching(place, source.files)
     part = f"({source.config})" if source.config else ""
     if not found:
         raise MissingRows(
-            f"The folder {data} holds no {source.split} rows of task {task}: none of its files is "
-            f"called {' or '.join(source.files)} ({', '.join(SUFFIXES)}, gzipped or not). Rename "
-            "one, or name the file itself: --data FILE.",
-            f"{data} holds no {source.split} rows of {' '.join(filter(None, (task, part)))}.",
+            f"The folder {data} does not contain {source.split} rows of task {task}: none of its "
+            f"files is called {' or '.join(source.files)} ({', '.join(SUFFIXES)}, gzipped or "
+            "not). Rename one, or name the file itself: --data FILE.",
+            f"{data} does not contain {source.split} rows of "
+            f"{' '.join(filter(None, (task, part)))}.",
         )
     return found
 
@@ -193,8 +194,8 @@ def read_rows(path: Path) -> Iterator[Placed]:
     kind = name.removesuffix(".gz")
     if not kind.endswith((".jsonl", ".json")):
         raise RequestError(
-            f"{path} is not a file of a known kind. Rows come as {', '.join(SUFFIXES)}, gzipped or "
-            "not."
+            f"{path} is not a supported kind of file. Rows are read from {', '.join(SUFFIXES)}, "
+            "gzipped or not."
         )
     opener: Any = gzip.open if name.endswith(".gz") else open
     try:
@@ -223,7 +224,9 @@ def _lines(file: IO[str], path: Path) -> Iterator[Placed]:
             except ValueError as error:
                 raise RequestError(f"{place} is not JSON: {error}.") from None
             if text[end:].strip():
-                raise RequestError(f"{place} is not JSON: more than one value. Write a row a line.")
+                raise RequestError(
+                    f"{place} is not JSON: more than one value. Write one row per line."
+                )
             yield _placed(row, text, place)
 
 
@@ -285,7 +288,7 @@ def _placed(row: Any, text: str, place: str) -> Placed:
         raise RequestError(f"{place} is not a JSON object, but a row has fields.")
     if _MAYBE_HALF.search(text) and _HALF.search(json.dumps(row, ensure_ascii=False)):
         raise RequestError(
-            f"{place} holds half of a character (a lone surrogate such as \\ud800), which no "
+            f"{place} contains half of a character (a lone surrogate such as \\ud800), which no "
             "tokenizer reads. Remove it."
         )
     return place, row
@@ -322,7 +325,7 @@ def _from_hub(source: Source, task: str) -> Iterator[Placed]:
         cause = str(error).strip().split("\n")[0].rstrip(".")
         raise RequestError(
             f"The {source.split} rows of task {task} could not be read from the hub "
-            f"({source.hub}: {cause}). Give local files: --data FILE or --data DIR."
+            f"({source.hub}: {cause}). Use local files: --data FILE or --data DIR."
         ) from error
 
 

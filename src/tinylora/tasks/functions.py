@@ -136,7 +136,7 @@ class _Function:
             wanted = inspect.signature(function).parameters.values()
         except (TypeError, ValueError):
             raise RequestError(
-                f"{self.what} does not tell its parameters. Wrap it: def reward(completions, "
+                f"{self.what} does not show its parameters. Wrap it: def reward(completions, "
                 "**columns)."
             ) from None
         self.takes_all = any(p.kind is p.VAR_KEYWORD for p in wanted)
@@ -161,8 +161,9 @@ class _Function:
         missing = [name for name in self.required if name not in columns]
         if missing:
             raise RequestError(
-                f"{self.what} asks for {missing[0]}, but it can have {', '.join(columns)}. Leave "
-                "it out, give it a default, or add the column to the rows."
+                f"{self.what} asks for {missing[0]}, but it can only be given "
+                f"{', '.join(columns)}. Leave it out, give it a default, or add the column to the "
+                "rows."
             )
         if self.wants_turns:
             return self._with(_as_turns(columns, problems))
@@ -213,8 +214,8 @@ def as_reward(task: Task) -> RewardFunction:
     ) -> list[float | None]:
         if answer is None:
             raise TinyLoraError(
-                f"The reward of {task.name} was given no column answer, so there is nothing to "
-                "grade by. Make the rows of the data set with tinylora.tasks.as_row."
+                f"The reward of {task.name} needs the column answer to grade, but the rows lack "
+                "it. Make the rows of the data set with tinylora.tasks.as_row."
             )
         problems = [_problem(gold, i, columns) for i, gold in enumerate(answer)]
         verdicts = grader_of(task)(problems, [last_turn(chat) for chat in completions])

@@ -21,8 +21,8 @@ def grade_groups(
     judged = list(grade(problems, texts)) if mine else []
     if len(judged) != len(texts):
         raise TinyLoraError(
-            f"The grader gave {len(judged)} verdicts for {len(texts)} completions, so which "
-            "belongs to which is unknown. It has to give one for each, None where it cannot judge."
+            f"The grader gave {len(judged)} verdicts for {len(texts)} completions, so they cannot "
+            "be matched up. It must give one for each, None where it cannot judge."
         )
     verdicts = iter(judged)
     return distributed.gather([[next(verdicts) for _ in group] for _, group in mine])

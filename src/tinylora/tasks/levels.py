@@ -14,8 +14,8 @@ from tinylora.tasks.mathematics import Question
 from tinylora.tasks.templates import BOX
 
 CONTAMINATION = (
-    "A third of SimpleRL's set (2,936 problems) is among MATH's 5,000 test problems, and none of "
-    "it in MATH-500: evaluate on math500 alone."
+    "A third of SimpleRL's set (2,936 problems) is among MATH's 5,000 test problems, but none of "
+    "it is in MATH-500: evaluate only on math500."
 )
 SIMPLERL = Source(
     "hkust-nlp/SimpleRL-Zoo-Data",
@@ -51,8 +51,8 @@ def of_levels(named: str) -> Callable[[Question], bool]:
         level = question.columns.get("level")
         if level is None:
             raise RequestError(
-                f"level = {named}, but the rows have no levels: "
-                f'"{question.text[:60]}...". Leave level out, or give files that name them.'
+                f'level = {named}, but the rows do not state levels: "{question.text[:60]}...". '
+                "Leave level out, or use files that have them."
             )
         return low <= int(level) <= high
 

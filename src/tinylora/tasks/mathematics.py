@@ -136,7 +136,7 @@ def _read(name: str, benchmark: Benchmark, place: str, row: DataRow) -> Question
     except (KeyError, TypeError) as error:
         raise RequestError(
             f"{place} is not a row of task {name}: {_missing(error)}; its fields are "
-            f"{', '.join(row)}. Give the benchmark's own files, whose rows have "
+            f"{', '.join(row)}. Use the benchmark's own files, whose rows have "
             f"{', '.join(benchmark.sample)}, or rows of your own: --task FILE.jsonl, with prompt "
             "and answer."
         ) from None
@@ -144,8 +144,8 @@ def _read(name: str, benchmark: Benchmark, place: str, row: DataRow) -> Question
 
 def _missing(error: Exception) -> str:
     if isinstance(error, KeyError):
-        return f"it has no field {error.args[0]}"
-    return f"a field is of another kind ({error})"
+        return f"it lacks the field {error.args[0]}"
+    return f"a field has the wrong type ({error})"
 
 
 def _unseen(train: list[Question], test: list[Question], notes: list[str]) -> list[Question]:

@@ -24,7 +24,7 @@ def load_own(name: str) -> Task:
     path = Path(file).expanduser()
     if not path.is_file():
         raise RequestError(
-            f"There is no file {path}, which task = {name} names. Give FILE.py:FUNCTION."
+            f"task = {name}, but the file {path} does not exist. Use FILE.py:FUNCTION."
         )
     with _importable(path.resolve().parent), _without_exit(name):
         with their_code(str(path), RequestError):
@@ -32,7 +32,7 @@ def load_own(name: str) -> Task:
         make = getattr(module, function, None)
         if not callable(make):
             known = [key for key, value in vars(module).items() if callable(value)]
-            raise RequestError(f"{path} has no function {function}.{nearest(function, known)}")
+            raise RequestError(f"{path} does not define {function}.{nearest(function, known)}")
         with their_code(name, RequestError):
             task = make()
     return check_task(task, name)

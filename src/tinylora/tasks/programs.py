@@ -92,7 +92,7 @@ def _problems(
                 f"fields are {fields}."
             )
     if odd and not (kept or left_out):
-        raise RequestError(f"{odd[0]} Give files in the format of the hub's data set.")
+        raise RequestError(f"{odd[0]} Use files in the format of the hub's data set.")
     if odd:
         left_out[f"whose rows cannot be read (the first: {odd[0].rstrip('.')})"] = len(odd)
     notes.extend(_notes(name, kept, left_out))
@@ -107,9 +107,9 @@ def _notes(name: str, kept: Sequence[Problem], left_out: Counter[str]) -> Iterat
     num_weak = sum(len(problem.columns["tests"]) <= FEW_TESTS for problem in kept)
     if num_weak:
         yield (
-            f"{num_weak} of the {len(kept)} problems of {name} that stay have at most {FEW_TESTS} "
-            "tests, which a program that holds the examples can pass. Leave them out with "
-            f"--min-tests {FEW_TESTS + 1}."
+            f"{num_weak} of the {len(kept)} problems of {name} that remain have at most "
+            f"{FEW_TESTS} tests, which a program with hard-coded outputs can pass. Leave them out "
+            f"with --min-tests {FEW_TESTS + 1}."
         )
 
 

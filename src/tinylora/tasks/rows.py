@@ -26,8 +26,8 @@ def load_rows(path: Path, settings: RowSettings) -> Task:
     path = path.expanduser()
     if not path.is_file():
         raise RequestError(
-            f"There is no task file {path}. Give the path of a JSONL file whose rows have the "
-            "fields prompt and answer."
+            f"The task file {path} does not exist. Pass the path of a JSONL file whose rows have "
+            "the fields prompt and answer."
         )
     name = stem_of(path.name) or path.stem
     problems = [_problem(row, place) for place, row in read_rows(path)]
@@ -59,8 +59,8 @@ def _asked(problem: Problem) -> str:
 def _refuse_lenient(settings: RowSettings) -> None:
     if settings.reward_format != "strict":
         raise RequestError(
-            f"reward_format = {settings.reward_format}, but rows that are matched exactly have no "
-            "other form. Give answer_format as well: any, boxed or hash."
+            f"reward_format = {settings.reward_format}, but rows that are matched exactly have "
+            "only one form. Set answer_format as well: any, boxed or hash."
         )
 
 

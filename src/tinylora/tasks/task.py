@@ -136,8 +136,8 @@ def grader_of(task: Task) -> Grade:
     what = f"The grader of task {task.name}"
     if task.grade_many is None and task.grade is None:
         raise RequestError(
-            f"The task {task.name} has no grader. Give it grade, (gold, completion) -> Verdict, or "
-            "grade_many."
+            f"The task {task.name} needs a grader. Pass grade=, (gold, completion) -> Verdict, or "
+            "grade_many=."
         )
 
     def grade(problems: Sequence[Problem], texts: Sequence[str]) -> list[Verdict]:
@@ -196,13 +196,13 @@ def check_task(task: Any, name: str) -> Task:
 def _check_problems(problems: Any, what: str) -> None:
     if not hasattr(problems, "__len__") or not hasattr(problems, "__getitem__"):
         raise RequestError(
-            f"{what} is a {type(problems).__name__}, but problems are drawn by their number. Give "
-            "a list of tinylora.Problem."
+            f"{what} is a {type(problems).__name__}, but problems are drawn by index. Pass a list "
+            "of tinylora.Problem."
         )
     first = problems[:1] if isinstance(problems, MadeProblems) else problems
     for place, problem in enumerate(first):
         if not isinstance(problem, Problem):
             raise RequestError(
-                f"{what} holds a {type(problem).__name__} at place {place}. Make each row a "
+                f"{what} contains a {type(problem).__name__} at place {place}. Make each row a "
                 "problem: tinylora.Problem(prompt, gold)."
             )

@@ -94,7 +94,7 @@ def as_score(value: Any, what: str) -> float | None:
         return None
     if abs(number) > MAX_SCORE:
         raise TinyLoraError(
-            f"{what} returned {shown(value)} for a completion. It has to return a number between "
+            f"{what} returned {shown(value)} for a completion. It must return a number between "
             f"-{MAX_SCORE:g} and {MAX_SCORE:g} for each, None where it cannot judge."
         )
     return number
@@ -116,7 +116,7 @@ def listed(values: Any, count: int, what: str) -> list[Any]:
             return entries
         found = found if entries is None else f"{len(entries)} scores"
     raise TinyLoraError(
-        f"{what} returned {found} for {count} completions. It has to return a list with a number "
+        f"{what} returned {found} for {count} completions. It must return a list with a number "
         "for each, None where it cannot judge."
     )
 

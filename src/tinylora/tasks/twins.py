@@ -25,8 +25,8 @@ def twins(task: Task) -> list[str]:
         known = sum(problem.identity in tested for problem in task.train)
         if known:
             notes.append(
-                f"{known} of {len(task.train)} training problems are in the test split too, so its "
-                "accuracy also counts what was learned by heart. Leave them out of one of the two."
+                f"{known} of {len(task.train)} training problems are in the test split too, so "
+                "its accuracy also counts what was memorised. Remove them from one of the two."
             )
     return [note for note in notes if note]
 

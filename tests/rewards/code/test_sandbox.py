@@ -195,7 +195,9 @@ def fake(folder, name, script):
 
 def test_without_bubblewrap_it_refuses_with_the_cure(unproved, tmp_path):
     unproved.setenv("PATH", str(tmp_path))
-    with pytest.raises(SandboxUnavailable, match=r"no bubblewrap.*apt-get install bubblewrap"):
+    with pytest.raises(
+        SandboxUnavailable, match=r"bubblewrap .* is not on PATH.*apt-get install bubblewrap"
+    ):
         judge(HONEST, SUM)
 
 
@@ -209,7 +211,7 @@ def test_an_old_bubblewrap_is_refused(unproved, tmp_path):
 def test_without_a_compiler_it_refuses_with_the_cure(unproved, tmp_path):
     fake(tmp_path, "bwrap", "echo bubblewrap 0.8.0")
     unproved.setenv("PATH", str(tmp_path))
-    with pytest.raises(SandboxUnavailable, match=r"no g\+\+ on PATH.*apt-get install g\+\+"):
+    with pytest.raises(SandboxUnavailable, match=r"g\+\+ is not on PATH.*apt-get install g\+\+"):
         judge(HONEST, SUM)
 
 

@@ -65,7 +65,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value is not None and not value > 0:
-                raise RequestError(f"Limits.{name} = {value}, but a limit is above 0.")
+                raise RequestError(f"Limits.{name} = {value}, but a limit must be greater than 0.")
 
     def of_run(self, wanted: bytes) -> RunLimits:
         wall_s = 3 * self.cpu_s + 2 if self.wall_s is None else self.wall_s

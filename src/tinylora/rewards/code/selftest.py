@@ -126,7 +126,7 @@ os.register_at_fork(after_in_child=_after_fork)
 def _warn() -> None:
     warnings.warn(
         "unsafe_no_sandbox is set: programs that a model wrote run without the sandbox, with all "
-        'the rights of this user. Every verdict says "sandbox": "none".',
+        'the permissions of this user. Every verdict says "sandbox": "none".',
         stacklevel=4,
     )
 
@@ -193,6 +193,6 @@ def _cure(said: str) -> str:
         "Programs are judged where user name spaces are allowed. In a container: docker run "
         "--security-opt seccomp=unconfined --security-opt apparmor=unconfined. On Ubuntu 24.04: "
         "sysctl kernel.apparmor_restrict_unprivileged_userns=0. On old Debian: sysctl "
-        "kernel.unprivileged_userns_clone=1. Where the programs may do what this user may, "
-        "unsafe_no_sandbox runs them without the sandbox."
+        "kernel.unprivileged_userns_clone=1. To run them without the sandbox, with this user's "
+        "permissions, set unsafe_no_sandbox."
     )

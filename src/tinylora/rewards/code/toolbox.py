@@ -124,14 +124,14 @@ def bwrap() -> str:
     found = shutil.which("bwrap")
     if found is None:
         raise SandboxUnavailable(
-            "There is no bubblewrap (bwrap) on PATH, and programs that a model wrote are not run "
+            "bubblewrap (bwrap) is not on PATH, and programs that a model wrote are not run "
             "without a sandbox. Install it (Debian, Ubuntu: apt-get install bubblewrap)."
         )
     said = subprocess.run([found, "--version"], capture_output=True, text=True).stdout
     version = tuple(int(part) for part in re.findall(r"\d+", said)[:2])
     if version < _OLDEST_BWRAP:
         raise SandboxUnavailable(
-            f"{found} is {said.strip() or 'of no known version'}, but the judge needs 0.8 or "
+            f"{found} is {said.strip() or 'of an unknown version'}, but the judge needs 0.8 or "
             "newer (--disable-userns). Install a newer bubblewrap."
         )
     return found
@@ -192,7 +192,7 @@ def _compiler() -> str:
             "Put the folder of the real g++ on PATH."
         )
     raise SandboxUnavailable(
-        "There is no g++ on PATH, so C++ programs cannot be judged. Install it (Debian, Ubuntu: "
+        "g++ is not on PATH, so C++ programs cannot be judged. Install it (Debian, Ubuntu: "
         "apt-get install g++)."
     )
 
@@ -267,8 +267,8 @@ def _libraries(program: Path) -> tuple[str, ...]:
     found = re.findall(r"(/\S+) \(0x", said)
     if not found:
         raise SandboxUnavailable(
-            f"ldd {program} names no libraries: {said.strip() or 'it said nothing'}. A static C "
-            "library alone is not enough; install the shared one."
+            f"ldd {program} does not list its libraries: {said.strip() or 'it said nothing'}. A "
+            "static C library alone is not enough; install the shared one."
         )
     cached = ["/etc/ld.so.cache"] if Path("/etc/ld.so.cache").exists() else []
     return (*found, *cached)
