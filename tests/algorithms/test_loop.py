@@ -78,7 +78,8 @@ def test_all_wrong_stops_the_run_with_the_last_good_numbers(
     assert "the mean reward is 0" in sentence
     assert "step size was too large, or the task is too hard. Use a smaller step" in sentence
     saved = torch.load(tmp_path / "run" / "checkpoint" / "state.pt")
-    assert torch.equal(saved["policy"]["v"], numbers)
+    assert torch.equal(saved["signal"]["good"]["v"], numbers)
+    assert torch.equal(saved["policy"]["v"], after_last)  # a resumed run ends in the same way
 
 
 def test_a_warning_alone_goes_on_to_the_last_step(tmp_path: Path, said: list[str]) -> None:
@@ -155,4 +156,4 @@ def test_steps_whose_samples_are_noise_end_the_run_with_the_numbers_as_they_are(
     restored = loop.Signal(policy, patience=2)
     restored.load_state_dict(signal.state_dict())
     assert restored.is_lost
-    assert restored.is_noise
+    assert restored.noisy_steps == 2
