@@ -252,7 +252,7 @@ def test_many_unjudged_completions_stop_the_run_with_the_cause(tmp_path: Path) -
 
 
 def test_one_verdict_for_each_completion_is_demanded(tmp_path: Path) -> None:
-    with pytest.raises(TinyLoraError, match="1 verdicts for 24 completions"):
+    with pytest.raises(TinyLoraError, match="1 scores for 24 completions"):
         train(tmp_path, grade=lambda problems, texts: [RIGHT])
 
 

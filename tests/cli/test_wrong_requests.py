@@ -162,7 +162,7 @@ def test_a_task_without_test_problems_is_refused(
     path = tmp_path / "empty.py"
     path.write_text(
         "from tinylora import Problem, Task\n"
-        "make = lambda: Task('empty', [Problem('what', 'red')], [], None)\n"
+        "make = lambda: Task('empty', [Problem('what', 'red')], [], lambda *_: None)\n"
     )
     argv = ["train", *small, f"--task={path}:make", f"--output={tmp_path / 'run'}", *extra]
     refused(argv, "The task empty has no test problems", capsys)

@@ -54,7 +54,7 @@ def test_lists_are_multiplied_out_and_rates_are_not(grid_of: Callable[[str], Gri
     assert [(run.rate, run.seed) for run in first[8:]] == [(0.1, 1), (0.2, 1), (0.3, 1)]
     later = grid.later_runs({"method=lora rank=1": 0.2})
     assert [(run.rate, run.seed) for run in later] == [(0.2, 0)]
-    assert later[0].config.learning_rate == 0.2
+    assert later[0].config.learning.learning_rate == 0.2
     assert later[0].config.method == "lora"
     names = [run.folder_name for run in (*first, *later)]
     assert len(set(names)) == len(names)

@@ -16,14 +16,15 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Inside, the first signal is only noted; the function that is yielded tells whether one came.
 
     A second one acts at once, as it would outside. Nothing changes in a thread other than the main
-    one, and an ignored signal (nohup) stays ignored.
+    one, and a SIGHUP that is ignored (nohup) stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     noted: list[int] = []
-    found = {number: signal.getsignal(number) for number in SIGNALS}
-    before = {number: handler for number, handler in found.items() if handler != signal.SIG_IGN}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    if before[signal.SIGHUP] == signal.SIG_IGN:
+        del before[signal.SIGHUP]
 
     def restore() -> None:
         for number, handler in before.items():
