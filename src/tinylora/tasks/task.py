@@ -199,8 +199,8 @@ def _check_problems(problems: Any, what: str) -> None:
             f"{what} is a {type(problems).__name__}, but problems are drawn by index. Pass a list "
             "of tinylora.Problem."
         )
-    first = problems[:1] if isinstance(problems, MadeProblems) else problems
-    for place, problem in enumerate(first):
+    is_made = not isinstance(problems, list | tuple)  # a sequence may make its problems when asked
+    for place, problem in enumerate(problems[:1] if is_made else problems):
         if not isinstance(problem, Problem):
             raise RequestError(
                 f"{what} contains a {type(problem).__name__} at place {place}. Make each row a "

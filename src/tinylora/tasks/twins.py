@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tinylora.tasks.task import MadeProblems, Problem, Task
+from tinylora.tasks.task import Problem, Task
 
 
 def with_twins(task: Task) -> Task:
@@ -18,7 +18,7 @@ def twins(task: Task) -> list[str]:
     Not covered: problems that are made as they are asked for.
     """
     splits = {"training": task.train, "test": task.test}
-    held = {name: ps for name, ps in splits.items() if not isinstance(ps, MadeProblems)}
+    held = {name: ps for name, ps in splits.items() if isinstance(ps, list | tuple)}
     notes = [_repeats(name, problems) for name, problems in held.items()]
     if len(held) == 2:
         tested = {problem.identity for problem in task.test}
