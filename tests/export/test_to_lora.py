@@ -199,7 +199,7 @@ def test_half_precision_is_as_good_as_its_rounding(store, error, tmp_path: Path)
 def test_a_folder_that_holds_something_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "thesis.tex").write_text("years of work")
-    with pytest.raises(RequestError, match=r"lora exists already.*Choose another folder"):
+    with pytest.raises(RequestError, match=r"lora already exists.*Choose another folder"):
         to_lora(adapter_of(), tmp_path / "lora")
     assert [file.name for file in tmp_path.rglob("*")] == ["lora", "thesis.tex"]
 

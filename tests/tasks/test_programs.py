@@ -541,10 +541,10 @@ def test_a_problem_whose_tests_want_no_output_is_left_out(tmp_path: Path, unprov
     assert "1 whose tests want no output" in task.notes[0]
 
 
-def test_a_lone_surrogate_in_a_statement_is_replaced(tmp_path: Path, unproved: None) -> None:
+def test_a_lone_surrogate_is_refused_with_its_line(tmp_path: Path, unproved: None) -> None:
     (tmp_path / "train.jsonl").write_text(json.dumps(hub_row("a", description="Print \ud800 n.")))
-    (problem,) = load_task("code_contests", TaskConfig(data=str(tmp_path))).train
-    problem.prompt.encode()
+    with pytest.raises(RequestError, match=r"train.jsonl, line 1 contains half of a character"):
+        load_task("code_contests", TaskConfig(data=str(tmp_path)))
 
 
 @pytest.fixture(scope="module")
