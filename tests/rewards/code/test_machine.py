@@ -226,11 +226,15 @@ def test_ctrl_c_does_not_wait_for_programs(box):
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Box, "_ask", ask)
-        with pytest.raises(KeyboardInterrupt):
-            judge_many([submission])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs may be deaf to it
+    try:
+        thread.start()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Box, "_ask", ask)
+            with pytest.raises(KeyboardInterrupt):
+                judge_many([submission])
+    finally:
+        signal.signal(signal.SIGINT, before)
     thread.join()
     assert judge(HONEST, SUM, LIMITS).reason == "AC"
 
