@@ -1,6 +1,6 @@
 """A TinyLoRA adapter in TRL's own GRPOTrainer, rewarded by a task of this project.
 
-    pip install "tinylora[dev]"        # brings TRL
+    pip install "trl>=1.16,<1.17"
     python examples/trl_grpo.py        # two CPU cores: 20 steps of the embedded model in a minute
 
 `register=True` puts the adapter's numbers among `model.parameters()`, where the trainer looks for

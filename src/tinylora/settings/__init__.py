@@ -5,21 +5,20 @@ Importing this room imports neither torch nor transformers.
 
 from tinylora.settings.adapter import SEVEN_MAPS, TEXT_PREFIX, AdapterConfig
 from tinylora.settings.algorithms import (
-    Adam,
     Algorithm,
     CmaEs,
     Grpo,
     Npg,
-    Passes,
-    Precision,
     RandomSearch,
     Sampled,
     Search,
     Sft,
 )
 from tinylora.settings.base import nearest
-from tinylora.settings.config import BUDGET_KEYS, TrainConfig, default_rate
+from tinylora.settings.config import BUDGET_KEYS, TrainConfig
 from tinylora.settings.groups import FIELDS, GROUPS, TASK_GROUPS, default_text
+from tinylora.settings.parts import default_rate
+from tinylora.settings.passes import Adam, Passes, Precision
 from tinylora.settings.recipe import (
     combine,
     flatten,
