@@ -112,6 +112,7 @@ def kill_after(process: Process, metrics: Path, num_lines: int, delay_s: float) 
     assert process.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_several_moments_ends_with_the_same_bits(
     tmp_path: Path, start_run: Callable[[Path], Process]
 ) -> None:

@@ -129,6 +129,7 @@ def test_wandb_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_trackio_writes_offline(tmp_path: Path) -> None:
     """In a process of its own: trackio reads where to write when it is first imported."""
     pytest.importorskip("trackio")

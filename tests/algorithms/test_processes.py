@@ -116,6 +116,7 @@ def test_two_processes_learn_what_one_learns(
             assert first[name] == pytest.approx(second[name], abs=1e-5), name
 
 
+@pytest.mark.slow
 def test_two_processes_that_split_the_weights_learn_what_one_learns(
     alone: Path, tiny_folder: Path, task_name: str, tmp_path: Path
 ) -> None:
@@ -127,7 +128,7 @@ def test_two_processes_that_split_the_weights_learn_what_one_learns(
     assert summaries[0]["evaluations"] == summaries[1]["evaluations"]
 
 
-@pytest.mark.parametrize("more", [(), ("--fsdp=true",)])
+@pytest.mark.parametrize("more", [(), pytest.param(("--fsdp=true",), marks=pytest.mark.slow)])
 def test_two_processes_take_the_natural_steps_of_one(
     tiny_folder: Path, task_name: str, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
@@ -139,6 +140,7 @@ def test_two_processes_take_the_natural_steps_of_one(
     assert torch.allclose(one, two, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_rank_holds_its_part_of_the_blocks_and_computes_with_all_of_them(tmp_path: Path) -> None:
     """Four passes on one rank and one on the other, with and without recomputing."""
     rooms = [str(TESTS), *sys.path]
@@ -175,6 +177,7 @@ def test_one_process_has_nobody_to_share_its_weights_with(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_run_and_another_number_goes_on(
     alone: Path, tiny_folder: Path, task_name: str, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Programs that name their verdict, and what they must leave as it was."""
 
+import contextlib
 import ctypes
 import os
 from dataclasses import dataclass
@@ -76,8 +77,11 @@ class Surroundings:
 
 
 def _children() -> list[str]:
-    tasks = Path("/proc/self/task").iterdir()
-    return [pid for task in tasks for pid in (task / "children").read_text().split()]
+    found: list[str] = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+            found += (task / "children").read_text().split()
+    return found
 
 
 def _may_be_ours(path: str) -> bool:

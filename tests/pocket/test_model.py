@@ -69,6 +69,7 @@ def test_greedy_guesses(pocket: Base):
     assert greedy.by_label["guess"]["share"] > 0.9
 
 
+@pytest.mark.slow
 def test_sampled_it_is_right_a_third_of_the_time_and_careful_answers_are_right(pocket: Base):
     sampled = exam(pocket, 1024, 8).sampled(engine(pocket))
     assert 0.20 <= sampled.accuracy <= 0.40

@@ -105,6 +105,7 @@ def test_a_sweep_ends_once_and_its_best_rate_runs_on(
     assert len(list((folder / "bases").iterdir())) == len(bases) == 2  # once for each seed
 
 
+@pytest.mark.slow
 def test_grids_share_the_runs_that_they_have_in_common(
     grid_of: Callable[[str], Grid], tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_grids_share_the_runs_that_they_have_in_common(
     assert len(read_results([str(tmp_path / "sweep" / "grid.jsonl")])) == 1
 
 
+@pytest.mark.slow
 def test_what_fails_leaves_the_others_alone_and_is_taken_up_again(
     grid_of: Callable[[str], Grid], tmp_path: Path
 ) -> None:
@@ -136,6 +138,7 @@ def test_what_fails_leaves_the_others_alone_and_is_taken_up_again(
     assert len(read_results([str(folder)])) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_fails_its_run_alone(
     grid_of: Callable[[str], Grid], tmp_path: Path
 ) -> None:
