@@ -45,7 +45,7 @@ lint: $(VENV)/installed-dev ## ruff: style and formatting
 types: $(VENV)/installed-dev ## mypy, strict on src/tinylora
 	$(BIN)/mypy
 
-format: $(VENV)/installed-dev ## mend what ruff can mend by itself
+format: $(VENV)/installed-dev ## fix what ruff can fix by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
