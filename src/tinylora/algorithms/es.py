@@ -22,10 +22,9 @@ from torch import Tensor
 
 from tinylora.algorithms.log import PhaseClock
 from tinylora.algorithms.loop import Run, Samples
-from tinylora.algorithms.rollouts import Rollouts, graded, rollout_metrics, sample_records
+from tinylora.algorithms.rollouts import roll_out, rollout_metrics, sample_records
 from tinylora.policy import adapter_of
 from tinylora.settings import CmaEs, RandomSearch, Search
-from tinylora.tasks.draw import derive_seed
 
 
 class Optimiser(Protocol):
@@ -158,9 +157,7 @@ class SearchStep:
         candidates = search.ask().to(v).view(-1, *v.shape)
         # Random search compares draws of all steps: they share the first one's prompts and noise.
         drawn = 0 if isinstance(self.settings, RandomSearch) else number
-        rollouts = population_rollouts(
-            run, candidates, drawn, self.settings.prompts_per_step, clock
-        )
+        rollouts = roll_out(run, drawn, self.settings.prompts_per_step, candidates, clock)
         scores_C = rollouts.rewards_P_G.double().nanmean(dim=0).nan_to_num(nan=-math.inf)
         self.state.tell(scores_C.tolist())
         self.adapter.set_values(search.best().to(v).view_as(v))
@@ -173,19 +170,6 @@ class SearchStep:
         }
         metrics["tokens_per_second"] = rollouts.num_tokens / metrics["seconds"]
         return metrics, sample_records(rollouts, number + 1)
-
-
-def population_rollouts(
-    run: Run, candidates: Tensor, step: int, num_problems: int, clock: PhaseClock
-) -> Rollouts:
-    """Every candidate's graded answer to each prompt; candidates count as samples."""
-    problems_P = run.problems(step, num_problems)
-    prompts_P = [run.text.encode(problem) for problem in problems_P]
-    seed = derive_seed(run.seed, "rollout", step)
-    with clock("rollout"):
-        completions_P_C = run.engine.generate_population(prompts_P, candidates, run.sampling, seed)
-    with clock("grade"):
-        return graded(run, problems_P, prompts_P, completions_P_C)
 
 
 def population_of(num: int, settings: Search) -> int:

@@ -54,14 +54,23 @@ class Rollouts:
 
 
 def roll_out(
-    run: Run, step: int, num_problems: int, num_samples: int, clock: PhaseClock
+    run: Run, step: int, num_problems: int, samples: int | Tensor, clock: PhaseClock
 ) -> Rollouts:
-    """Draw the step's problems, sample completions from the policy, and grade them."""
+    """Draw the step's problems, sample completions, and grade them.
+
+    Args:
+        samples: how many of each prompt, from the policy; or candidates (C, num_groups, u), each
+            of which answers every prompt and counts as a sample.
+    """
     problems_P = run.problems(step, num_problems)
     prompts_P = [run.text.encode(problem) for problem in problems_P]
     seed = derive_seed(run.seed, "rollout", step)
     with clock("rollout"):
-        completions_P_G = run.engine.generate(prompts_P, num_samples, run.sampling, seed)
+        if isinstance(samples, Tensor):
+            generate = run.engine.generate_population
+            completions_P_G = generate(prompts_P, samples, run.sampling, seed)
+        else:
+            completions_P_G = run.engine.generate(prompts_P, samples, run.sampling, seed)
     with clock("grade"):
         return graded(run, problems_P, prompts_P, completions_P_G)
 

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import Any
 
 from tinylora.errors import RequestError
 from tinylora.models import Base, model_source
@@ -16,7 +15,7 @@ from tinylora.rollout.transformers import TransformersEngine
 from tinylora.rollout.vllm import Colocated, check_vllm
 from tinylora.rollout.vllm_server import Replicas
 from tinylora.settings import Search, TrainConfig, server_addresses
-from tinylora.settings.rollout import ColocatedSettings, ServersSettings
+from tinylora.settings.rollout import ColocatedSettings, ServedSettings, ServersSettings
 
 EngineOf = Callable[[Policy], Engine]
 ADAPTERS_AT_ONCE = 8  # in a batch of candidates; slots take memory, and more candidates wait
@@ -34,9 +33,10 @@ def open_engine(config: TrainConfig, base: Base) -> Iterator[EngineOf]:
     if config.rollout == "transformers":
         yield lambda policy: sharded(TransformersEngine(policy))
         return
+    assert isinstance(config.engine, ServedSettings)
     server = _lora_server(config, base)
     try:
-        with _serving(server, config.engine) as engine_of:
+        with _serving(server, config.engine.adapter_dir) as engine_of:
             yield engine_of
     finally:
         server.close()
@@ -74,9 +74,9 @@ def _lora_server(config: TrainConfig, base: Base) -> Colocated | Replicas:
 
 
 @contextmanager
-def _serving(server: LoraServer, settings: Any) -> Iterator[EngineOf]:
+def _serving(server: LoraServer, adapter_dir: str | None) -> Iterator[EngineOf]:
     """Engines whose versions are in one folder, which is gone afterwards."""
-    folder, numbers = version_folder(settings.adapter_dir), count()
+    folder, numbers = version_folder(adapter_dir), count()
     engines: list[LoraEngine] = []
 
     def engine_of(policy: Policy) -> Engine:

@@ -12,7 +12,7 @@ from tinylora.rewards.math.extract import strict
 from tinylora.settings.tasks import MathematicsSettings, QuestionSettings
 from tinylora.tasks.data import DataRow, Source
 from tinylora.tasks.levels import CONTAMINATION, SIMPLERL, level_of, of_levels, simplerl_question
-from tinylora.tasks.mathematics import Benchmark, Question, load, text_field
+from tinylora.tasks.mathematics import Benchmark, Question, load, text_field, whole_number
 from tinylora.tasks.task import Task
 
 
@@ -41,7 +41,7 @@ def hashed(row: DataRow) -> Question:
 
 def named(row: DataRow) -> Question:
     """A question and its answer; `27.0` is 27, as some files hold whole numbers."""
-    gold = re.sub(r"^(-?\d+)\.0$", r"\1", text_field(row, "answer"))
+    gold = whole_number(text_field(row, "answer"))
     return Question(text_field(row, "question", "problem"), gold)
 
 
