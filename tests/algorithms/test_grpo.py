@@ -24,9 +24,10 @@ from helpers.standins import (
     tiny_model,
     train_in,
 )
-from tinylora.algorithms import grpo
+from tinylora.algorithms import grpo, losses
 from tinylora.algorithms.batching import micro_batches
 from tinylora.algorithms.grpo import Batch, make_batch, micro_batch_loss
+from tinylora.algorithms.log import PhaseClock
 from tinylora.algorithms.loop import Outcome, Run
 from tinylora.algorithms.optimizer import clipped_norm, learning_rate_at, make_optimizer
 from tinylora.algorithms.rollouts import Rollouts, sample_records
@@ -425,3 +426,50 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_truncated_completions_are_left_out_on_demand() -> None:
+    policy = SteeringPolicy(tiny_model())
+    rollouts = rollouts_of([[RIGHT, WRONG, WRONG, WRONG], [WRONG, RIGHT, RIGHT, WRONG]], policy)
+    cut = grpo.truncated(rollouts)
+    assert 0 < cut.sum() < cut.numel()
+    run, settings = run_and_settings(policy, mask_truncated=True, normalizer="token")
+    batch = make_batch(rollouts, run, settings)
+    assert batch is not None
+    lengths = [len(c.token_ids) for c in rollouts.completions if not c.truncated]
+    assert len(batch.weights_T) == sum(lengths)
+    torch.testing.assert_close(batch.weights_T, torch.full((sum(lengths),), 1 / sum(lengths)))
+
+
+def test_dynamic_sampling_draws_until_enough_groups_have_variance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Groups by draw: one of two tells something, then none, then both."""
+    policy = SteeringPolicy(tiny_model())
+    telling, equal = [RIGHT, WRONG, WRONG], [WRONG, WRONG, WRONG]
+    drawn = [[equal, telling], [equal, equal], [telling, telling]]
+    places: list[int] = []
+
+    def fake(run: Run, place: int, *_: Any) -> Rollouts:
+        places.append(place)
+        return rollouts_of(drawn[len(places) - 1], policy)
+
+    monkeypatch.setattr(grpo, "roll_out", fake)
+    run, settings = run_and_settings(
+        policy, dynamic_sampling=4, prompts_per_step=2, samples_per_prompt=3
+    )
+    step = grpo.GrpoStep(run, settings)
+    rollouts = step.draw(7, PhaseClock())
+    assert places == [7, 1_000_007, 2_000_007]
+    assert len(rollouts.problems_P) == 6
+    chosen = grpo.most_telling(rollouts, 2)
+    assert losses.has_variance(chosen.rewards_P_G).tolist() == [True, True]
+    assert chosen.completions_P_G == [rollouts.completions_P_G[p] for p in (1, 4)]
+
+    places.clear()
+    run, settings = run_and_settings(
+        policy, dynamic_sampling=2, prompts_per_step=2, samples_per_prompt=3
+    )
+    rollouts = grpo.GrpoStep(run, settings).draw(7, PhaseClock())
+    assert len(places) == 2
+    assert losses.has_variance(grpo.most_telling(rollouts, 2).rewards_P_G).tolist() == [True, False]

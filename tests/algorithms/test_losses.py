@@ -13,7 +13,6 @@ from tinylora.algorithms.grpo import Batch, micro_batch_loss
 from tinylora.settings import Grpo
 
 NAN = math.nan
-TRL_NAMES = {"sequence": "grpo", "token": "dapo", "constant": "dr_grpo"}
 BUDGET = 9
 
 
@@ -33,6 +32,13 @@ def test_a_reward_that_could_not_be_judged_leaves_the_baseline() -> None:
     assert losses.has_variance(rewards_P_G).tolist() == [True, False, False]
 
 
+def test_advantages_against_the_rest_of_the_group() -> None:
+    rewards = torch.tensor([[1.0, 0.0, 0.0], [1.0, NAN, 0.5], [NAN, NAN, 1.0], [1.0, 1.0, 1.0]])
+    wanted = torch.tensor([[1.0, -0.5, -0.5], [0.5, 0.0, -0.5], [0.0] * 3, [0.0] * 3])
+    ours = losses.group_advantages(rewards, normalize_std=False, baseline="leave-one-out")
+    torch.testing.assert_close(ours, wanted)
+
+
 def test_equal_rewards_have_no_variance_though_their_mean_rounds() -> None:
     rewards_P_G = torch.full((1, 7), 0.1)
     assert not losses.has_variance(rewards_P_G).any()
@@ -48,6 +54,13 @@ def test_advantages_agree_with_trl() -> None:
     theirs = (rewards_P_G - mean) / (nanstd(rewards_P_G, dim=1, keepdim=True) + 1e-4)
     ours = losses.group_advantages(rewards_P_G, normalize_std=True)
     torch.testing.assert_close(ours, theirs.nan_to_num(nan=0.0), atol=1e-6, rtol=0)
+
+
+def test_cispo_keeps_the_gradient_of_a_capped_token() -> None:
+    ratio = torch.tensor([1.5, 1.1])
+    logprobs = ratio.log().requires_grad_()
+    losses.cispo_loss(logprobs, torch.zeros(2), torch.ones(2), clip_high=0.2).sum().backward()
+    torch.testing.assert_close(logprobs.grad, torch.tensor([-1.2, -1.1]))
 
 
 def test_clipping_stops_the_gradient_on_the_side_that_has_gone_too_far() -> None:
@@ -102,7 +115,7 @@ def test_a_tensor_of_the_wrong_shape_is_named() -> None:
 
 
 def trl_loss(
-    logprobs_B_T: Tensor, inputs: dict[str, Tensor], loss_type: str, kl_coef: float
+    logprobs_B_T: Tensor, inputs: dict[str, Tensor], loss_type: str, kl_coef: float, level: str
 ) -> Tensor:
     """`GRPOTrainer._compute_loss`, TRL's own code, on tensors of ours.
 
@@ -124,10 +137,10 @@ def trl_loss(
         accelerator=identity,
         model=SimpleNamespace(training=True),
         loss_type=loss_type,
-        importance_sampling_level="token",
+        importance_sampling_level=level,
         beta=kl_coef,
         epsilon_low=0.1,
-        epsilon_high=0.3,
+        epsilon_high=1.3 if loss_type == "cispo" else 0.3,  # there it is the bound itself
         use_vllm=True,
         vllm_importance_sampling_correction=True,
         max_completion_length=BUDGET,
@@ -142,8 +155,20 @@ def trl_loss(
 
 
 @pytest.mark.parametrize("kl_coef", [0.0, 0.05])
-@pytest.mark.parametrize("normalizer", ["token", "sequence", "constant"])
-def test_loss_and_gradient_agree_with_trl(normalizer: str, kl_coef: float) -> None:
+@pytest.mark.parametrize(
+    ("loss", "normalizer", "theirs"),
+    [
+        ("ppo", "token", "dapo"),
+        ("ppo", "sequence", "grpo"),
+        ("ppo", "constant", "dr_grpo"),
+        ("gspo", "sequence", "grpo"),
+        ("gspo", "constant", "dr_grpo"),
+        ("cispo", "token", "cispo"),
+    ],
+)
+def test_loss_and_gradient_agree_with_trl(
+    loss: str, normalizer: str, theirs: str, kl_coef: float
+) -> None:
     generator = torch.Generator().manual_seed(3)
     lengths_B = torch.tensor([5, 9, 1, 7, 3, 8])
     is_completion = torch.arange(BUDGET) < lengths_B[:, None]  # (B, T)
@@ -166,12 +191,14 @@ def test_loss_and_gradient_agree_with_trl(normalizer: str, kl_coef: float) -> No
         "importance_sampling_ratio": importance,
         "num_items_in_batch": is_completion.sum(),
     }
-    theirs = trl_loss(theirs_in, inputs, TRL_NAMES[normalizer], kl_coef)
-    theirs.backward()
+    level = "sequence" if loss == "gspo" else "token"
+    expected = trl_loss(theirs_in, inputs, theirs, kl_coef, level)
+    expected.backward()
 
     ours_in = logprobs.clone().requires_grad_()
     batch = Batch(
         rows=[],
+        owners_T=torch.arange(len(lengths_B)).repeat_interleave(lengths_B),
         advantages_T=advantages_B.repeat_interleave(lengths_B),
         rollout_T=rollout[is_completion],
         weights_T=losses.token_weights(
@@ -181,12 +208,13 @@ def test_loss_and_gradient_agree_with_trl(normalizer: str, kl_coef: float) -> No
         new_T=old[is_completion],
         reference_T=reference[is_completion],
     )
-    config = Grpo(clip_low=0.1, clip_high=0.3, kl_coef=kl_coef, importance_cap=2.0)
-    halves = torch.arange(int(lengths_B.sum())).split(20)
+    clip = {"clip_high": 0.3} if loss == "cispo" else {"clip_low": 0.1, "clip_high": 0.3}
+    config = Grpo(loss=loss, kl_coef=kl_coef, importance_cap=2.0, **clip)
+    halves = torch.arange(int(lengths_B.sum())).split([22, 11])  # between two completions
     flat = ours_in[is_completion]
     ours = sum(micro_batch_loss(flat[tokens], batch, tokens, config) for tokens in halves)
     ours.backward()
 
-    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(ours_in.grad, theirs_in.grad, atol=1e-6, rtol=0)
     assert theirs_in.grad.abs().max() > 1e-3

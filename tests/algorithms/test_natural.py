@@ -47,13 +47,6 @@ def natural_step(features: Tensor, rewards: Tensor, v: Tensor, metric: Tensor, *
     return basis @ natural.step_of(found.gradient, inverse, how.get("step_kl", 0.1))
 
 
-def test_advantages_are_against_the_rest_of_the_group() -> None:
-    nan = math.nan
-    rewards = torch.tensor([[1.0, 0.0, 0.0], [1.0, nan, 0.5], [nan, nan, 1.0], [1.0, 1.0, 1.0]])
-    wanted = [[1.0, -0.5, -0.5], [0.5, 0.0, -0.5], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
-    assert natural.leave_one_out(rewards).tolist() == wanted
-
-
 def test_moments_by_hand() -> None:
     scores = torch.tensor([[1.0, 0.0], [1.0, 2.0]], dtype=torch.float64)
     advantages = torch.tensor([2.0, -1.0], dtype=torch.float64)

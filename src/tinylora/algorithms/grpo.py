@@ -33,7 +33,14 @@ from tinylora.algorithms.log import PhaseClock
 from tinylora.algorithms.loop import Run, Samples
 from tinylora.algorithms.optimizer import learning_rate_at, make_optimizer, step_clipped
 from tinylora.algorithms.recompute import recomputing
-from tinylora.algorithms.rollouts import Rollouts, roll_out, rollout_metrics, sample_records
+from tinylora.algorithms.rollouts import (
+    Rollouts,
+    further_draw,
+    joined,
+    roll_out,
+    rollout_metrics,
+    sample_records,
+)
 from tinylora.algorithms.served import check_served
 from tinylora.fsdp import in_step
 from tinylora.policy import Policy
@@ -61,15 +68,14 @@ class GrpoStep:
                 another policy, or the gradient is not finite; nothing was updated.
         """
         run, settings, clock = self.run, self.settings, PhaseClock()
-        rollouts = roll_out(
-            run, number, settings.prompts_per_step, settings.samples_per_prompt, clock
-        )
+        rollouts = self.draw(number, clock)
         with clock("learn"):
-            batch = make_batch(rollouts, run, settings)
+            learnable = most_telling(rollouts, settings.prompts_per_step)
+            batch = make_batch(learnable, run, settings)
             if batch:
                 learned = learn(run, self.state, batch, settings, number)
             else:
-                learned = at_rest(run, watch_batch(rollouts, run, settings), settings, number)
+                learned = at_rest(run, watch_batch(learnable, run, settings), settings, number)
         metrics = {
             **rollout_metrics(rollouts, run.task),
             **learned,
@@ -78,6 +84,29 @@ class GrpoStep:
         }
         metrics["tokens_per_second"] = rollouts.num_tokens / metrics["seconds"]
         return metrics, sample_records(rollouts, number + 1)
+
+    def draw(self, number: int, clock: PhaseClock) -> Rollouts:
+        """The step's completions; more of them while too few groups have variance."""
+        settings, draws = self.settings, list[Rollouts]()
+        while True:
+            place = further_draw(number, len(draws))
+            wanted, samples = settings.prompts_per_step, settings.samples_per_prompt
+            draws.append(roll_out(self.run, place, wanted, samples, clock))
+            telling = sum(int(losses.has_variance(one.rewards_P_G).sum()) for one in draws)
+            is_enough = telling >= wanted or len(draws) == settings.dynamic_sampling
+            if distributed.from_main(is_enough):  # all draw again, or none
+                return joined(draws)
+
+
+def most_telling(rollouts: Rollouts, num: int) -> Rollouts:
+    """`num` problems, in the order drawn but those first whose groups have variance.
+
+    Source: DAPO (2503.14476), section 3.2, dynamic sampling.
+    """
+    if len(rollouts.problems_P) <= num:
+        return rollouts
+    order_P = losses.has_variance(rollouts.rewards_P_G).int().argsort(descending=True, stable=True)
+    return rollouts.select(order_P[:num].tolist())
 
 
 @dataclass
@@ -89,6 +118,7 @@ class Batch:
     """
 
     rows: list[list[Row]]  # one list a micro-batch
+    owners_T: Tensor  # which completion a token belongs to
     advantages_T: Tensor
     rollout_T: Tensor  # log-probabilities under the engine
     weights_T: Tensor  # the normaliser
@@ -101,6 +131,8 @@ def make_batch(rollouts: Rollouts, run: Run, settings: Grpo) -> Batch | None:
     """The judged completions of groups with variance, ready to learn from; None: there are none."""
     rewards_P_G = rollouts.rewards_P_G
     keep_mask_P_G = losses.has_variance(rewards_P_G)[:, None] & ~rewards_P_G.isnan()
+    if settings.mask_truncated:
+        keep_mask_P_G &= ~truncated(rollouts)
     return batch_of(rollouts, keep_mask_P_G, run, settings) if keep_mask_P_G.any() else None
 
 
@@ -114,16 +146,19 @@ def watch_batch(rollouts: Rollouts, run: Run, settings: Grpo) -> Batch:
 def batch_of(rollouts: Rollouts, keep_mask_P_G: Tensor, run: Run, settings: Grpo) -> Batch:
     """Some of the completions, as tensors."""
     model = run.policy.model
-    advantages_P_G = losses.group_advantages(rollouts.rewards_P_G, settings.normalize_std)
+    advantages_P_G = losses.group_advantages(
+        rollouts.rewards_P_G, settings.normalize_std, settings.baseline
+    )
     kept = [(int(p), rollouts.completions_P_G[p][g]) for p, g in keep_mask_P_G.nonzero()]
     lengths_B = torch.tensor([len(completion.token_ids) for _, completion in kept])
+    owners_T = torch.arange(len(kept)).repeat_interleave(lengths_B)
     advantages_T = advantages_P_G[keep_mask_P_G].repeat_interleave(lengths_B)
     rollout_T = torch.tensor([value for _, completion in kept for value in completion.logprobs])
     weights_T = losses.token_weights(
         lengths_B,
         settings.normalizer,
         keep_mask_P_G.numel(),
-        rollouts.num_tokens,
+        num_tokens(rollouts, settings),
         run.sampling.max_new_tokens,
     )
     samples = [Sample(p, rollouts.prompts_P[p], completion.token_ids) for p, completion in kept]
@@ -131,7 +166,20 @@ def batch_of(rollouts: Rollouts, keep_mask_P_G: Tensor, run: Run, settings: Grpo
     rows = pack(samples, best_samples_per_row(model, samples), budget)
     flat = torch.stack([advantages_T, rollout_T, weights_T, *torch.zeros(3, len(rollout_T))])
     cuts = split_among_processes(rows, model, settings.micro_batch_tokens)
-    return Batch(cuts, *flat.to(model.device))
+    advantages_T, rollout_T, weights_T, *unknown = flat.to(model.device)
+    owners_T = owners_T.to(model.device)
+    return Batch(cuts, owners_T, advantages_T, rollout_T, weights_T, *unknown)
+
+
+def truncated(rollouts: Rollouts) -> Tensor:
+    """Which completions the token budget cut off. (P, G)"""
+    return torch.tensor([[c.truncated for c in row] for row in rollouts.completions_P_G])
+
+
+def num_tokens(rollouts: Rollouts, settings: Grpo) -> int:
+    """The tokens that the normaliser `token` counts: of masked completions none, as in TRL."""
+    counted = [c for c in rollouts.completions if not (settings.mask_truncated and c.truncated)]
+    return sum(len(completion.token_ids) for completion in counted)
 
 
 def learn(
@@ -209,18 +257,32 @@ def micro_batch_loss(logprobs_T: Tensor, batch: Batch, tokens: Tensor, settings:
     importance_T = losses.importance_weights(
         old_T, batch.rollout_T[tokens], settings.importance_cap
     )
-    loss_T = importance_T * losses.surrogate_loss(
-        logprobs_T, old_T, batch.advantages_T[tokens], settings.clip_low, settings.clip_high
-    )
+    loss_T = importance_T * policy_loss(logprobs_T, batch, tokens, settings)
     if settings.kl_coef > 0:
         loss_T = loss_T + settings.kl_coef * losses.kl_k3(logprobs_T, batch.reference_T[tokens])
     return (weights_T * loss_T).sum()
 
 
+def policy_loss(logprobs_T: Tensor, batch: Batch, tokens: Tensor, settings: Grpo) -> Tensor:
+    """The chosen loss of each of some completions' tokens."""
+    old_T, advantages_T = batch.old_T[tokens], batch.advantages_T[tokens]
+    low, high = settings.clip_low, settings.clip_high
+    if settings.loss == "cispo":
+        return losses.cispo_loss(logprobs_T, old_T, advantages_T, high)
+    if settings.loss == "gspo":
+        owners_T = batch.owners_T[tokens]
+        return losses.gspo_loss(logprobs_T, old_T, advantages_T, owners_T, low, high)
+    return losses.surrogate_loss(logprobs_T, old_T, advantages_T, low, high)
+
+
 def policy_metrics(batch: Batch, settings: Grpo) -> dict[str, float]:
     """How far trainer, engine and base model are from one another on the batch's tokens."""
     ratio_T = (batch.old_T - batch.rollout_T).exp()
-    change_T = (batch.new_T - batch.old_T).exp()
+    log_change_T = batch.new_T - batch.old_T
+    if settings.loss == "gspo":
+        log_change_T = losses.sequence_mean(log_change_T, batch.owners_T)
+    change_T = log_change_T.exp()
+    lowest = 0.0 if settings.loss == "cispo" else 1 - settings.clip_low
     cap = settings.importance_cap or math.inf
     difference_T = (batch.old_T - batch.rollout_T).abs()
     metrics = {
@@ -228,7 +290,7 @@ def policy_metrics(batch: Batch, settings: Grpo) -> dict[str, float]:
         "kl_rollout": losses.kl_k3(batch.rollout_T, batch.old_T),
         "importance_mean": ratio_T,
         "importance_truncated_share": ratio_T > cap,
-        "clip_low_share": (change_T < 1 - settings.clip_low) & (batch.advantages_T < 0),
+        "clip_low_share": (change_T < lowest) & (batch.advantages_T < 0),
         "clip_high_share": (change_T > 1 + settings.clip_high) & (batch.advantages_T > 0),
     }
     if settings.kl_coef > 0:

@@ -2,7 +2,9 @@
 
 `_T` counts the completion tokens of a batch, one completion after the other, without padding;
 `_P_G` is problem by sample. Tested against TRL on the same tensors: the normalisers `token`,
-`sequence` and `constant` are its `dapo`, `grpo` and `dr_grpo`.
+`sequence` and `constant` are its `dapo`, `grpo` and `dr_grpo`; `gspo_loss` is its
+`importance_sampling_level="sequence"`, `cispo_loss` its `cispo`; the baseline `leave-one-out` is
+its RLOOTrainer's.
 
 Departures from the paper: (1) a reward that could not be judged (NaN) leaves its group's baseline;
 (2) the loss offers three normalisers, where the paper names none.
@@ -15,16 +17,22 @@ from torch import Tensor
 
 EPSILON = 1e-4  # beside the standard deviation, as TRL has it
 Normalizer = Literal["token", "sequence", "constant"]
+Baseline = Literal["group", "leave-one-out"]
 
 
-def group_advantages(rewards_P_G: Tensor, normalize_std: bool) -> Tensor:
-    """How much better each sample did than the mean of its group.
+def group_advantages(
+    rewards_P_G: Tensor, normalize_std: bool, baseline: Baseline = "group"
+) -> Tensor:
+    """How much better each sample did than its group.
 
-    Source: the paper's section on training, A_i = (r_i - mean) / (std + eps).
+    Source: the paper's section on training, A_i = (r_i - mean) / (std + eps); RLOO's baseline is
+    the mean of the *other* samples (2402.14740), which does not depend on the sample itself, so
+    that the gradient is unbiased.
 
     Args:
         rewards_P_G: (problems, samples); NaN where the grader could not judge.
         normalize_std: divide by the group's standard deviation (over n - 1).
+        baseline: group: the mean of all of the group; leave-one-out: of its others.
 
     Returns:
         (problems, samples); 0 where the reward is NaN or the group has no variance.
@@ -32,12 +40,15 @@ def group_advantages(rewards_P_G: Tensor, normalize_std: bool) -> Tensor:
     _check(rewards_P_G, 2, "rewards_P_G")
     mean_P = rewards_P_G.nanmean(dim=1, keepdim=True)
     centred_P_G = torch.where(has_variance(rewards_P_G)[:, None], rewards_P_G - mean_P, 0.0)
-    centred_P_G = centred_P_G.nan_to_num(nan=0.0)
-    if not normalize_std:
-        return centred_P_G
+    advantages_P_G = centred_P_G = centred_P_G.nan_to_num(nan=0.0)
     num_judged_P = (~rewards_P_G.isnan()).sum(dim=1, keepdim=True)
-    std_P = (centred_P_G.square().sum(dim=1, keepdim=True) / (num_judged_P - 1).clamp(min=1)).sqrt()
-    return centred_P_G / (std_P + EPSILON)
+    num_others_P = (num_judged_P - 1).clamp(min=1)
+    if baseline == "leave-one-out":  # r - mean of the others = (r - mean of all) n / (n - 1)
+        advantages_P_G = centred_P_G * num_judged_P / num_others_P
+    if not normalize_std:
+        return advantages_P_G
+    std_P = (centred_P_G.square().sum(dim=1, keepdim=True) / num_others_P).sqrt()
+    return advantages_P_G / (std_P + EPSILON)
 
 
 def has_variance(rewards_P_G: Tensor) -> Tensor:
@@ -61,6 +72,51 @@ def surrogate_loss(
     ratio_T = (logprobs_T - old_T).exp()
     clipped_T = ratio_T.clamp(1 - clip_low, 1 + clip_high)
     return -torch.minimum(ratio_T * advantages_T, clipped_T * advantages_T)
+
+
+def gspo_loss(
+    logprobs_T: Tensor,
+    old_T: Tensor,
+    advantages_T: Tensor,
+    owners_T: Tensor,
+    clip_low: float,
+    clip_high: float,
+) -> Tensor:
+    """GSPO's loss of each token: one ratio for a whole completion, clipped as PPO's is.
+
+        ratio = exp(mean over the completion of log pi - log pi_old)
+
+    Source: Group Sequence Policy Optimization (2507.18071), equations 5 and 7. Its clipping range
+    is far narrower than PPO's (about 3e-4), because the mean of many log ratios is small.
+
+    Args:
+        owners_T: which completion a token belongs to; all tokens of a completion are here.
+    """
+    _check_equal(logprobs_T, old_T, advantages_T, owners_T)
+    mean_T = sequence_mean(logprobs_T - old_T, owners_T)
+    return surrogate_loss(mean_T, torch.zeros_like(mean_T), advantages_T, clip_low, clip_high)
+
+
+def sequence_mean(values_T: Tensor, owners_T: Tensor) -> Tensor:
+    """At each token the mean over the completion it belongs to. (T,)"""
+    num = int(owners_T.max()) + 1
+    zeros_B = torch.zeros(num, dtype=values_T.dtype, device=values_T.device)
+    sums_B = zeros_B.index_add(0, owners_T, values_T)
+    lengths_B = torch.bincount(owners_T, minlength=num).clamp(min=1)
+    return (sums_B / lengths_B)[owners_T]
+
+
+def cispo_loss(logprobs_T: Tensor, old_T: Tensor, advantages_T: Tensor, clip_high: float) -> Tensor:
+    """CISPO's loss of each token, -min(ratio, 1 + high) A log pi, the ratio without a gradient.
+
+    A token whose ratio is capped still has a gradient, which PPO's clipping takes away. There is
+    no lower bound.
+
+    Source: MiniMax-M1 (2506.13585), equation 4; TRL's `epsilon_high` is 1 + clip_high.
+    """
+    _check_equal(logprobs_T, old_T, advantages_T)
+    ratio_T = (logprobs_T - old_T).exp().clamp(max=1 + clip_high).detach()
+    return -ratio_T * advantages_T * logprobs_T
 
 
 def kl_k3(logprobs_T: Tensor, reference_T: Tensor) -> Tensor:

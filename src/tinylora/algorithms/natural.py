@@ -57,25 +57,6 @@ class Found:
 REST = Found(0.0, 0.0, 0.0)
 
 
-def leave_one_out(rewards_P_G: Tensor) -> Tensor:
-    """How much better each sample did than the others of its group: A_i = r_i - mean of the rest.
-
-    The baseline of a sample does not depend on that sample, so the gradient is unbiased.
-
-    Args:
-        rewards_P_G: (problems, samples); NaN where the grader could not judge.
-
-    Returns:
-        (problems, samples), float64; 0 where the reward is NaN or alone in its group.
-    """
-    rewards_P_G = rewards_P_G.double()
-    is_judged_P_G = ~rewards_P_G.isnan()
-    num_others_P_G = (is_judged_P_G.sum(dim=1, keepdim=True) - 1).expand_as(rewards_P_G)
-    known_P_G = rewards_P_G.nan_to_num(nan=0.0)
-    rest_P_G = (known_P_G.sum(dim=1, keepdim=True) - known_P_G) / num_others_P_G.clamp(min=1)
-    return torch.where(is_judged_P_G & (num_others_P_G > 0), known_P_G - rest_P_G, 0.0)
-
-
 def whitening(metric: Tensor) -> Tensor:
     """T with T^T M T = 1: v = T w has |w| = ||dW||_F, where ||dW||_F^2 = v^T M v.
 

@@ -14,8 +14,7 @@ told apart; supervised fine-tuning, whose references are not the policy's own sa
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from itertools import chain
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,17 +36,23 @@ from tinylora.algorithms.batching import (
 )
 from tinylora.algorithms.log import PhaseClock
 from tinylora.algorithms.loop import Run, Samples
-from tinylora.algorithms.losses import kl_k3
+from tinylora.algorithms.losses import group_advantages, kl_k3
 from tinylora.algorithms.optimizer import round_to, schedule_factor
 from tinylora.algorithms.recompute import recomputing
-from tinylora.algorithms.rollouts import Rollouts, roll_out, rollout_metrics, sample_records
+from tinylora.algorithms.rollouts import (
+    Rollouts,
+    further_draw,
+    joined,
+    roll_out,
+    rollout_metrics,
+    sample_records,
+)
 from tinylora.algorithms.served import check_served
 from tinylora.errors import RequestError, TinyLoraError
 from tinylora.fsdp import in_step
 from tinylora.policy import adapter_of
 from tinylora.settings import Npg, Passes
 
-FURTHER = 1_000_000  # steps between a step's draws
 MOST_PARAMETERS = 4096  # F is n x n in float64: 128 MiB, and its inverse some ten seconds
 
 
@@ -140,8 +145,7 @@ class NpgStep:
         run, settings = self.run, self.settings
         draws: list[Scored] = []
         while True:
-            # Further draws are those of steps that no run has, so that nobody else takes them.
-            place = number + len(draws) * FURTHER
+            place = further_draw(number, len(draws))
             rollouts = roll_out(
                 run, place, settings.prompts_per_step, settings.samples_per_prompt, clock
             )
@@ -274,7 +278,8 @@ def scored(run: Run, adapter: TinyLora, rollouts: Rollouts, settings: Npg) -> Sc
             reference_T = logprobs(run, draw)
         rewards_N = rewards_N - settings.kl_coef * draw.sums(logprobs_T - reference_T)
         metrics["kl_reference"] = float(kl_k3(logprobs_T, reference_T).mean())
-    advantages_P_G = natural.leave_one_out(rewards_N.view(rollouts.rewards_P_G.shape))
+    rewards_P_G = rewards_N.view(rollouts.rewards_P_G.shape)
+    advantages_P_G = group_advantages(rewards_P_G, normalize_std=False, baseline="leave-one-out")
     ratios_N = draw.sums(logprobs_T - rollout_T).exp()
     cap = settings.importance_cap
     weights_N = torch.ones_like(ratios_N) if cap is None else ratios_N.clamp(max=cap)
@@ -360,12 +365,6 @@ def draw_of(rollouts: Rollouts, model: Any, max_tokens: int | None) -> Draw:
     lengths_N = torch.tensor([len(sample.completion) for sample in samples])
     places = {row.first_tokens[0]: i for i, row in enumerate(alone)}
     return Draw(rollouts, cut_alone, cut_shared, lengths_N, places)
-
-
-def joined(parts: Sequence[Rollouts]) -> Rollouts:
-    """The rollouts of several draws as those of one."""
-    names = [field.name for field in fields(Rollouts)]
-    return Rollouts(*(list(chain(*(getattr(part, name) for part in parts))) for name in names))
 
 
 def estimate_of(seen: Sequence[Scored]) -> natural.Estimate:

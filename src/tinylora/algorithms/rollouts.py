@@ -5,7 +5,9 @@ Everything random is a function of (seed, step), so that a run can continue anyw
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from tinylora.tasks.task import Problem, Task, grader_of
 
 MAX_UNJUDGED_SHARE = 0.05  # of a step's completions; beyond it the grader is broken, not the model
 STAMPS = ("sandbox", "control")  # of a verdict's details: what a program ran in, a false reward
+FURTHER = 1_000_000  # steps between a step's draws
 SAMPLES_PER_STEP = 4  # completions of each step that samples.jsonl keeps
 
 
@@ -51,6 +54,24 @@ class Rollouts:
     @property
     def num_tokens(self) -> int:
         return sum(len(completion.token_ids) for completion in self.completions)
+
+    def select(self, places: Sequence[int]) -> "Rollouts":
+        """Some of the problems with all that was sampled of them."""
+        return Rollouts(*([getattr(self, f.name)[p] for p in places] for f in fields(self)))
+
+
+def joined(parts: Sequence[Rollouts]) -> Rollouts:
+    """The rollouts of several draws as those of one."""
+    names = [field.name for field in fields(Rollouts)]
+    return Rollouts(*(list(chain(*(getattr(part, name) for part in parts))) for name in names))
+
+
+def further_draw(step: int, draw: int) -> int:
+    """The place of a step's draws, from 0: the first is the step's own.
+
+    Further draws are those of steps that no run has, so that nobody else takes them.
+    """
+    return step + draw * FURTHER
 
 
 def roll_out(

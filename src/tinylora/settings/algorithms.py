@@ -55,6 +55,16 @@ class Sampled(Rewarded):
 class Grpo(Adam, Sampled):
     """GRPO, the paper's algorithm."""
 
+    loss: Literal["ppo", "gspo", "cispo"] = Field(
+        default="ppo",
+        description="ppo: each token's ratio clipped; gspo: one ratio for a whole completion; "
+        "cispo: the ratio capped, and tokens beyond it kept",
+    )
+    baseline: Literal["group", "leave-one-out"] = Field(
+        default="group",
+        description="what a reward is compared with: the mean of its group, or of the others "
+        "(RLOO)",
+    )
     normalize_std: bool = Field(
         default=True, description="divide advantages by the standard deviation of their group"
     )
@@ -68,6 +78,20 @@ class Grpo(Adam, Sampled):
         default="constant",
         description="what divides the loss: tokens, completions (each alike), or the budget",
     )
+    mask_truncated: bool = Field(
+        default=False,
+        description="leave completions that the token budget cut off out of the loss",
+    )
+    dynamic_sampling: int = Field(
+        default=1,
+        ge=1,
+        description="while fewer than prompts_per_step groups have variance, a step samples more "
+        "problems, at most so many times in all (1: no dynamic sampling)",
+    )
+
+    def idle(self) -> dict[str, str]:
+        reason = "with loss = cispo, which has no lower bound. Leave it out, or use "
+        return {"clip_low": reason + "loss = ppo or gspo."} if self.loss == "cispo" else {}
 
 
 class Npg(Passes, Sampled, Scheduled):
