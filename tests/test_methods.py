@@ -1,5 +1,6 @@
 """The comparison methods: their counts, their exactness at the start, their files."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, Qwen2Config, Qw
 import tinylora
 from tinylora import RequestError
 from tinylora.adapter.modules import linear_maps
-from tinylora.methods import METHODS
+from tinylora.methods import method_of
 from tinylora.settings import TrainConfig, flatten, unflatten
 
-OTHERS = ["lora-xs", "lora", "vera", "bias-only", "full"]
+OF_PEFT = ["peft:randlora", "peft:hra"]  # added to a weight, multiplied with it
+OTHERS = ["lora-xs", "lora", "vera", "bias-only", "full", *OF_PEFT]
 SHAPES = {  # hidden size, MLP size, key and value size, layers
     "3B": (2048, 11008, 256, 36),
     "7B": (3584, 18944, 512, 28),
@@ -76,23 +78,23 @@ def test_counts_are_those_of_table_1(method: str, settings: dict[str, Any], size
     )
     config = unflatten({"method": method, **settings})
     maps = linear_maps(skeleton(size), config.adapter.targets)
-    assert METHODS[method].count(maps, config.adapter) == expected
+    assert method_of(method).count(maps, config.adapter) == expected
 
 
 @pytest.mark.parametrize("method", ["tinylora", *OTHERS])
 def test_the_count_is_that_of_the_parameters(method: str, model: Any) -> None:
     config = unflatten({"method": method})
     maps = linear_maps(model, config.adapter.targets)
-    policy = METHODS[method].attach(model, config.adapter)
+    policy = method_of(method).attach(model, config.adapter)
     num = sum(parameter.numel() for parameter in policy.parameters())
-    assert num == policy.num_trainable == METHODS[method].count(maps, config.adapter)
+    assert num == policy.num_trainable == method_of(method).count(maps, config.adapter)
 
 
 @pytest.mark.parametrize("method", OTHERS)
 def test_a_method_starts_at_the_base_and_leaves_no_trace(method: str, model: Any) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     base = logits(model)
-    policy = METHODS[method].attach(model, unflatten({"method": method}).adapter)
+    policy = method_of(method).attach(model, unflatten({"method": method}).adapter)
     assert torch.allclose(logits(model), base, atol=1e-6)
     nudge(policy)
     changed = logits(model)
@@ -114,23 +116,23 @@ def test_what_is_saved_answers_alike_on_a_fresh_model(
     method: str, model: Any, tiny_folder: Path, tmp_path: Path
 ) -> None:
     config = unflatten({"method": method}).adapter
-    policy = METHODS[method].attach(model, config)
+    policy = method_of(method).attach(model, config)
     nudge(policy)
     num_bytes = policy.save(tmp_path, "fp32")
     assert num_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
     fresh = AutoModelForCausalLM.from_pretrained(tiny_folder).eval()
-    METHODS[method].load(fresh, tmp_path, config)
+    method_of(method).load(fresh, tmp_path, config)
     assert torch.allclose(logits(fresh), logits(model), atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["lora", "vera"])
+@pytest.mark.parametrize("method", ["lora", "vera", *OF_PEFT])
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 def test_peft_reads_the_run_folder(
     method: str, model: Any, tiny_folder: Path, tmp_path: Path
 ) -> None:
     from peft import PeftModel
 
-    policy = METHODS[method].attach(model, unflatten({"method": method}).adapter)
+    policy = method_of(method).attach(model, unflatten({"method": method}).adapter)
     nudge(policy)
     policy.save(tmp_path, "fp32")
     fresh = AutoModelForCausalLM.from_pretrained(tiny_folder).eval()
@@ -140,7 +142,7 @@ def test_peft_reads_the_run_folder(
 
 @pytest.mark.parametrize("method", OTHERS)
 def test_a_gradient_reaches_what_is_trained_and_nothing_else(method: str, model: Any) -> None:
-    policy = METHODS[method].attach(model, unflatten({"method": method}).adapter)
+    policy = method_of(method).attach(model, unflatten({"method": method}).adapter)
     nudge(policy)
     model(torch.tensor([[2, 3, 4]])).logits.square().sum().backward()
     trained = {id(parameter) for parameter in policy.parameters()}
@@ -150,7 +152,7 @@ def test_a_gradient_reaches_what_is_trained_and_nothing_else(method: str, model:
 
 def test_half_precision_weights_are_not_trained_in_place(model: Any) -> None:
     with pytest.raises(RequestError, match=r"method = full, but .* is torch.bfloat16: steps as"):
-        METHODS["full"].attach(model.bfloat16(), TrainConfig(method="full").adapter)
+        method_of("full").attach(model.bfloat16(), TrainConfig(method="full").adapter)
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -204,3 +206,46 @@ def nudge(policy: Any) -> None:
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "sentence"),
+    [
+        ("nosuch", {}, "the installed PEFT has no method of this name for linear layers"),
+        ("prefix_tuning", {}, "the installed PEFT has no method of this name for linear layers"),
+        ("adalora", {"total_step": 9}, "moves ranks between layers during training"),
+        ("pvera", {}, "gives different answers to the same tokens"),
+        ("poly", {}, "PEFT refuses this: task_ids should not be None"),
+        ("oft", {"rank": 3}, "PEFT refuses this: .*unexpected keyword argument 'rank'"),
+        ("oft", {"target_modules": "all"}, "which targets and layers choose"),
+    ],
+)
+def test_a_method_of_peft_that_the_loop_cannot_train_is_refused(
+    kind: str, settings: dict[str, Any], sentence: str, model: Any
+) -> None:
+    config = unflatten({"method": f"peft:{kind}", "peft_settings": settings})
+    with pytest.raises(RequestError, match=sentence):
+        method_of(config.method).attach(model, config.adapter)
+
+
+def test_settings_of_a_peft_method_come_as_yaml_or_from_a_file(tmp_path: Path, model: Any) -> None:
+    file = tmp_path / "randlora.yaml"
+    file.write_text("r: 4\n")
+    counts = []
+    for given in ("{r: 4}", str(file), {"r": 8}):
+        config = unflatten({"method": "peft:randlora", "peft_settings": given})
+        counts.append(
+            method_of(config.method).count(
+                linear_maps(model, config.adapter.targets), config.adapter
+            )
+        )
+    assert counts[0] == counts[1] != counts[2]
+    for wrong in ("r", "{", "missing.yaml"):
+        with pytest.raises(
+            RequestError, match=rf"{re.escape(wrong)} (is not a mapping|cannot be read)"
+        ):
+            unflatten({"method": "peft:randlora", "peft_settings": wrong})
+    with pytest.raises(RequestError, match=r"peft_settings = .* with method = lora"):
+        unflatten({"method": "lora", "peft_settings": {"r": 8}})
+    with pytest.raises(RequestError, match='method = "lor" is not a method'):
+        unflatten({"method": "lor"})

@@ -11,7 +11,10 @@ from tinylora.errors import RequestError
 from tinylora.settings import FIELDS, TrainConfig, combine, flatten, recorded, unflatten
 from tinylora.settings.choices import CHOICES, chosen, names_of, readers
 
-VALUES = {"rollout": {"http://HOST:PORT": "http://a:8000"}}
+VALUES = {
+    "rollout": {"http://HOST:PORT": "http://a:8000"},
+    "method": {"peft:NAME": "peft:randlora"},
+}
 OTHER: dict[str, Any] = {  # where the default itself cannot be given, or says nothing
     "adapter_dir": "/tmp",
     "rollout_cache_gib": 2.0,

@@ -7,7 +7,7 @@ from rich.console import Console
 from tinylora.adapter.files import DTYPES
 from tinylora.adapter.sharing import sharing_note
 from tinylora.cli.quiet import quieten
-from tinylora.methods import METHODS
+from tinylora.methods import method_of
 from tinylora.models import check_quantize, load_skeleton, load_tokenizer, resolved_dtype
 from tinylora.prompts import encode_problem
 from tinylora.run.folder import check_folder, new_folder
@@ -34,7 +34,7 @@ def show(config: TrainConfig, resume: bool) -> None:
     maps = check_request(config, task, model, encode)
     folder = new_folder(config.output, task.name, config.seed)
     check_folder(folder, flatten(config), resume)
-    num_trainable = METHODS[config.method].count(maps, config.adapter)
+    num_trainable = method_of(config.method).count(maps, config.adapter)
     console = Console()
     print(settings_yaml(flatten(config)))
     console.print(module_table(maps, f"{len(maps)} modules of {config.model} matched"))

@@ -14,7 +14,7 @@ from tinylora.errors import RequestError
 from tinylora.evaluate.estimators import paired
 from tinylora.evaluate.exam import Exam, controls, summaries
 from tinylora.evaluate.records import Evaluation, num_different
-from tinylora.methods import METHODS
+from tinylora.methods import method_of
 from tinylora.models import Base, check_context, load_model, stored_quantization
 from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
 from tinylora.prompts import text_of
@@ -141,7 +141,7 @@ def _trained(base: Base, adapter: str, force: bool) -> Policy:
         return TinyLoraPolicy(load(base.model, adapter, force=force))
     place = Path(adapter)
     folder = place.parent if place.is_file() else place
-    return METHODS[run.method].load(base.model, folder, run.adapter)
+    return method_of(run.method).load(base.model, folder, run.adapter)
 
 
 def _other_run(adapter: str) -> TrainConfig | None:

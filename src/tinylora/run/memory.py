@@ -40,12 +40,12 @@ from tinylora.algorithms.batching import CHUNK_ELEMENTS, default_micro_batch_tok
 from tinylora.models import DTYPES, place_of
 from tinylora.rollout.transformers import MAX_CACHE_TOKENS
 from tinylora.rollout.vllm import DEFAULT_CACHE_GIB
-from tinylora.settings import Sampled, Sft, TrainConfig
+from tinylora.settings import PEFT, Sampled, Sft, TrainConfig, method_kind
 from tinylora.settings.rollout import ColocatedSettings
 
 GIB = 2**30
-NEVER_FOLDED = ("bias-only", "full")
-KEEPS_INPUTS = ("lora", "vera", "full")  # whose backward pass needs the inputs of linear layers
+NEVER_FOLDED = ("bias-only", "full", PEFT)
+KEEPS_INPUTS = ("lora", "vera", "full", PEFT)  # their backward pass needs linear layers' inputs
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _activations(shape: Shape, s: int, config: TrainConfig, tokens: int, behind:
     block += 8 * shape.hidden + 4 * shape.heads + 8 + 28 * r
     if shape.has_qk_norm:
         block += 4 * (shape.queries + shape.keys)
-    if config.method in KEEPS_INPUTS:
+    if method_kind(config.method) in KEEPS_INPUTS:
         block += 4 * (2 * shape.hidden + shape.queries + shape.mlp)
     kept = s * shape.hidden if config.passes.activation_checkpointing else block
     return tokens * (behind * kept + block)
@@ -233,7 +233,8 @@ def _rollouts(
 def _is_folded(config: TrainConfig, s: int) -> bool:
     """Whether rollouts run on weights that hold the update, and a copy is kept of them."""
     is_exact = s == 4 and config.quantize == "none" and not config.fsdp
-    return is_exact and config.rollout == "transformers" and config.method not in NEVER_FOLDED
+    is_foldable = method_kind(config.method) not in NEVER_FOLDED
+    return is_exact and is_foldable and config.rollout == "transformers"
 
 
 def memory_table(memory: Memory, config: TrainConfig) -> Table:

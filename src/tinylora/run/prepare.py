@@ -17,7 +17,7 @@ from tinylora.algorithms.trackers import missing_tracker
 from tinylora.algorithms.validation import hold_out
 from tinylora.errors import RequestError
 from tinylora.evaluate.exam import Exam
-from tinylora.methods import METHODS
+from tinylora.methods import method_of
 from tinylora.models import (
     DTYPES,
     Base,
@@ -150,7 +150,7 @@ def check_request(
     groups_of([linear.name for linear in maps], settings)
     _check_rank(maps, settings.rank)
     if isinstance(config.learning, Npg):
-        check_size(METHODS[config.method].count(maps, settings))
+        check_size(method_of(config.method).count(maps, settings))
     training, held_out = hold_out(task, config)
     problems = [*task.test[: config.eval_problems], *held_out, *first_problems(config, training)]
     prompts = [encode(problem) for problem in problems]

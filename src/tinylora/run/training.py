@@ -23,7 +23,7 @@ from tinylora.algorithms.loop import Loop, Outcome, Run, run_steps
 from tinylora.algorithms.validation import Best, Validation
 from tinylora.evaluate.exam import summaries
 from tinylora.fsdp import check_processes, shard
-from tinylora.methods import METHODS
+from tinylora.methods import method_of
 from tinylora.models import evaluation_mode, place_of
 from tinylora.policy import Policy, adapter_of
 from tinylora.rollout.engine import Engine
@@ -128,7 +128,7 @@ class Course:
 
     def attach(self) -> Policy:
         """The policy on the base model, whose blocks are split where the settings say so."""
-        policy = METHODS[self.config.method].attach(self.prepared.base.model, self.config.adapter)
+        policy = method_of(self.config.method).attach(self.prepared.base.model, self.config.adapter)
         if self.config.fsdp:
             shard(adapter_of(policy, "fsdp"), place_of(self.config.device))
         return policy
@@ -245,7 +245,7 @@ class Course:
         if present is not None:
             present.load_state_dict({"v": read(place).v})
             return self.measure(engine_of(present))
-        method = METHODS[self.config.method]
+        method = method_of(self.config.method)
         policy = method.load(self.prepared.base.model, place, self.config.adapter)
         try:
             return self.measure(engine_of(policy))

@@ -3,7 +3,14 @@
 Importing this room imports neither torch nor transformers.
 """
 
-from tinylora.settings.adapter import SEVEN_MAPS, TEXT_PREFIX, AdapterConfig
+from tinylora.settings.adapter import (
+    PEFT,
+    SEVEN_MAPS,
+    TEXT_PREFIX,
+    AdapterConfig,
+    PeftAdapter,
+    method_kind,
+)
 from tinylora.settings.algorithms import (
     Algorithm,
     CmaEs,
@@ -38,6 +45,7 @@ __all__ = [
     "FIELDS",
     "GROUPS",
     "IN_PYTHON",
+    "PEFT",
     "SEVEN_MAPS",
     "TASK_FIELDS",
     "TASK_GROUPS",
@@ -51,6 +59,7 @@ __all__ = [
     "Npg",
     "OutputSettings",
     "Passes",
+    "PeftAdapter",
     "Precision",
     "RandomSearch",
     "RunSettings",
@@ -65,6 +74,7 @@ __all__ = [
     "default_text",
     "flatten",
     "load_recipe",
+    "method_kind",
     "nearest",
     "recorded",
     "server_addresses",

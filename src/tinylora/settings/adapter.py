@@ -5,10 +5,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tinylora.settings.base import CommaList, OrNone, Settings, none_word
+from tinylora.errors import RequestError
+from tinylora.settings.base import CommaList, OrNone, Settings, YamlMapping, none_word
 
 SEVEN_MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 LAYER_BANDS = ("all", "early", "middle", "late")
+PEFT = "peft:NAME"
+METHOD_NAMES = ("tinylora", "lora", "lora-xs", "vera", "bias-only", "full", PEFT)
 TEXT_PREFIX = "tl1:"  # of an adapter as one line of text
 
 
@@ -31,6 +34,16 @@ class Placement(Settings):
     def _layers_are_a_band(self) -> Self:
         _check_layers(self.layers)
         return self
+
+
+class PeftMethod(Placement):
+    """What peft:NAME reads."""
+
+    peft_settings: Annotated[dict[str, Any], YamlMapping] = Field(
+        default={},
+        title="YAML",
+        description="settings of the PEFT method, as PEFT names them: {r: 8}, or a YAML file",
+    )
 
 
 class LowRank(Placement):
@@ -107,6 +120,25 @@ class AdapterConfig(LoraXs):
                 'ordered. Use basis = "svd", or leave subspace out.'
             )
         return self
+
+
+class PeftAdapter(AdapterConfig, PeftMethod):
+    """The adapter's settings with those of a method of PEFT's beside them."""
+
+
+def method_kind(method: str) -> str:
+    """The method as the table of methods has it: peft:NAME stands for all of PEFT's.
+
+    Raises:
+        RequestError: there is no such method.
+    """
+    kind = PEFT if re.fullmatch(r"peft:[a-z0-9_]+", method) else method
+    if kind in METHOD_NAMES:
+        return kind
+    raise RequestError(
+        f'method = "{method}" is not a method. Use {", ".join(METHOD_NAMES)} '
+        "(the name of one of PEFT's methods in lower case, such as peft:randlora)."
+    )
 
 
 def _check_layers(layers: str) -> None:

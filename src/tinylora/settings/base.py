@@ -6,8 +6,10 @@ Importing this room imports neither torch nor transformers.
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Self
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from tinylora.errors import RequestError
@@ -22,7 +24,25 @@ def comma_list(value: object) -> object:
     return tuple(filter(None, re.split(r"[,\s]+", value))) if isinstance(value, str) else value
 
 
+def yaml_mapping(value: object) -> object:
+    """A mapping from YAML text, or from the YAML file that the text names."""
+    if not isinstance(value, str):
+        return value
+    path = Path(value).expanduser()
+    is_file = path.suffix in (".yaml", ".yml")
+    try:
+        held = yaml.safe_load(path.read_text(encoding="utf-8") if is_file else value)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"{value} cannot be read as YAML: {' '.join(str(error).split())}"
+        ) from None
+    if not isinstance(held, dict):
+        raise ValueError(f"{value} is not a mapping. Use YAML such as {{r: 8}}, or a YAML file.")
+    return held
+
+
 OrNone = BeforeValidator(none_word)
+YamlMapping = BeforeValidator(yaml_mapping)
 CommaList = BeforeValidator(comma_list)
 
 

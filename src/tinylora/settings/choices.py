@@ -9,7 +9,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tinylora.errors import RequestError
-from tinylora.settings.adapter import AdapterConfig, LoraXs, LowRank, Placement
+from tinylora.settings.adapter import (
+    PEFT,
+    AdapterConfig,
+    LoraXs,
+    LowRank,
+    PeftMethod,
+    Placement,
+    method_kind,
+)
 from tinylora.settings.algorithms import ALGORITHMS
 from tinylora.settings.base import Settings
 from tinylora.settings.rollout import ENGINES, engine_kind
@@ -21,24 +29,24 @@ METHODS: dict[str, type[Placement]] = {
     "vera": LowRank,
     "bias-only": Placement,
     "full": Placement,
+    PEFT: PeftMethod,
 }
 CHOICES: dict[str, Mapping[str, type[Settings]]] = {
     "method": METHODS,
     "algorithm": ALGORITHMS,
     "rollout": ENGINES,
 }
+KINDS = {"method": method_kind, "rollout": engine_kind}  # values that stand for a whole class
 FIRST = {"method": "tinylora", "algorithm": "grpo", "rollout": "transformers"}
 
 
 def chosen(choice: str, settings: Mapping[str, Any]) -> type[Settings] | None:
     """The class that these settings choose; None for a value that is none of the choices."""
     value = str(settings.get(choice, FIRST[choice]))
-    if choice == "rollout":
-        try:
-            value = engine_kind(value)
-        except RequestError:
-            return None
-    return CHOICES[choice].get(value)
+    try:
+        return CHOICES[choice].get(KINDS.get(choice, str)(value))
+    except RequestError:
+        return None
 
 
 def readers(choice: str, name: str) -> list[str]:

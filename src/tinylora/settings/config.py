@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import field_validator, model_validator
 
 from tinylora.errors import RequestError
-from tinylora.settings.adapter import AdapterConfig
+from tinylora.settings.adapter import AdapterConfig, PeftAdapter, PeftMethod, method_kind
 from tinylora.settings.algorithms import Algorithm, Grpo, Npg, Rewarded, Search
 from tinylora.settings.base import Settings, nearest
 from tinylora.settings.choices import chosen, refuse_unread
@@ -70,13 +70,15 @@ class TrainConfig(_OfTheRun):
         given = {part: _explicit(part, rest.pop(part, {})) for part in PARTS}
         if isinstance(learning := values.get("learning"), Settings):
             _names_its_class(rest, learning)
-        adapter = {**given["adapter"], **_of(AdapterConfig, flat)}
+        is_of_peft = chosen("method", rest) is PeftMethod
+        adapter_class = PeftAdapter if is_of_peft else AdapterConfig
+        adapter = {**given["adapter"], **_of(PeftAdapter, flat)}
         nested = {**given["learning"], **given["engine"], **adapter}
         refuse_unread({**nested, **rest, **flat}, [*nested, *flat])
         rest["seed"] = adapter["seed"] = _one_seed(rest, adapter)
         adapter = _of_method(str(rest.get("method")), adapter)
         parts: dict[str, tuple[type[Settings], dict[str, Any]]] = {
-            "adapter": (AdapterConfig, adapter)
+            "adapter": (adapter_class, adapter)
         }
         for choice, part in (("algorithm", "learning"), ("rollout", "engine")):
             if (kind := chosen(choice, rest)) is not None:
@@ -85,6 +87,12 @@ class TrainConfig(_OfTheRun):
         if "learning" in made:
             made["learning"] = _with_rate(made["learning"], rest)
         return {**rest, **made}
+
+    @field_validator("method")
+    @classmethod
+    def _names_a_method(cls, method: str) -> str:
+        method_kind(method)
+        return method
 
     @field_validator("rollout")
     @classmethod

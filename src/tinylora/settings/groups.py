@@ -2,7 +2,7 @@
 
 from pydantic.fields import FieldInfo
 
-from tinylora.settings.adapter import AdapterConfig
+from tinylora.settings.adapter import PeftAdapter
 from tinylora.settings.choices import CHOICES, names_of, readers
 from tinylora.settings.run import ModelSettings, OutputSettings, RunSettings, SamplingSettings
 from tinylora.settings.tasks import TASK_GROUPS as KINDS_OF_TASKS
@@ -36,7 +36,7 @@ TASK_GROUPS = _task_groups()
 GROUPS: dict[str, Fields] = {
     "run": dict(RunSettings.model_fields),
     "base model": dict(ModelSettings.model_fields),
-    "adapter": {name: f for name, f in AdapterConfig.model_fields.items() if name != "seed"},
+    "adapter": {name: f for name, f in PeftAdapter.model_fields.items() if name != "seed"},
     **_of_choice("algorithm"),
     "rollout": dict(SamplingSettings.model_fields),
     **_of_choice("rollout"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tinylora.errors import RequestError
-from tinylora.settings.adapter import AdapterConfig
+from tinylora.settings.adapter import PEFT, AdapterConfig
 from tinylora.settings.algorithms import ALGORITHMS
 from tinylora.settings.base import Settings
 from tinylora.settings.passes import Adam
@@ -24,12 +24,14 @@ DEFAULT_RATES = {  # (on pocket: docs/results.md, on other models)
     "vera": (4e-2, 1e-4),
     "bias-only": (1e-2, 1e-5),
     "full": (3e-4, 1e-6),
+    PEFT: (4e-3, 1e-5),
 }
 
 
 def default_rate(model: str | None, method: str | None = "tinylora") -> float:
     """The learning rate where none is given."""
-    on_pocket, elsewhere = DEFAULT_RATES.get(method or "", DEFAULT_RATES["tinylora"])
+    kind = PEFT if str(method).startswith("peft:") else method
+    on_pocket, elsewhere = DEFAULT_RATES.get(kind or "", DEFAULT_RATES["tinylora"])
     return on_pocket if model == "pocket" else elsewhere
 
 

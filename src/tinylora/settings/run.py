@@ -17,8 +17,11 @@ class RunSettings(Settings):
         default="pocket", description="pocket, smollm2, a local folder, a GGUF file, or a hub id"
     )
     task: str = Field(default="pocket", description=TASK_HELP)
-    method: Literal["tinylora", "lora", "lora-xs", "vera", "bias-only", "full"] = Field(
-        default="tinylora", description="what is trained"
+    method: str = Field(
+        default="tinylora",
+        title="METHOD",
+        description="what is trained: tinylora, lora, lora-xs, vera, bias-only, full, or peft:NAME "
+        "for another of PEFT's methods (peft:randlora)",
     )
     algorithm: Literal["grpo", "npg", "sft", "cma-es", "random-search"] = Field(
         default="grpo",
