@@ -19,7 +19,7 @@ ROOMS = (
     ("fsdp",),
     ("rewards",),
     ("tasks",),
-    ("gguf_base",),
+    ("gguf_base", "modelscope"),
     ("models",),
     ("mapped",),
     ("prompts",),

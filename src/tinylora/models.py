@@ -19,12 +19,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from tinylora.adapter.modules import keep_codes
 from tinylora.errors import RequestError, install_hint
 from tinylora.gguf_base import converted, gguf_file
+from tinylora.modelscope import from_modelscope
 from tinylora.settings import IN_PYTHON
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 EXAMPLES = (
-    '"pocket", "smollm2", a local folder, a GGUF file, or a hub id such as '
-    "Qwen/Qwen2.5-0.5B-Instruct"
+    '"pocket", "smollm2", a local folder, a GGUF file, a hub id such as '
+    "Qwen/Qwen2.5-0.5B-Instruct, or modelscope:ID"
 )
 
 
@@ -185,6 +186,8 @@ def model_source(name: str) -> str | Path:
             "so it cannot be loaded by name. Save it with save_pretrained and pass --model "
             "FOLDER, or continue in Python: tinylora.train(config, model=..., tokenizer=...)."
         )
+    if (downloaded := from_modelscope(name)) is not None:
+        return downloaded
     if (file := gguf_file(name)) is not None:
         return converted(file)
     folder = Path(name).expanduser()

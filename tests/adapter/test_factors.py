@@ -71,7 +71,18 @@ FROZEN_P = [
     "0x1.bc230dbb4f2c3p-2",
     "0x1.902b32227a1f7p-1",
 ]
+FROZEN_DIAGONAL = ["0x1.47ec6a91ccdf0p-1", "0x1.6dd75cd131745p-1", "-0x1.203d0a8a4ddc0p-2"]
 FROZEN_V = [-0.273771806472, 0.158849741505, 0.027922486425, 0.067636813071]
+
+
+def test_a_diagonal_projection_moves_the_singular_values_alone() -> None:
+    config = AdapterConfig(u=64, rank=3, projection="diagonal")
+    P = projections(NAME, config)
+    assert P.shape == (64, 3, 3)
+    assert torch.equal(P, torch.diag_embed(P.diagonal(dim1=1, dim2=2)))
+    torch.testing.assert_close(P.norm(dim=(1, 2)), torch.ones(64, dtype=torch.float64))
+    assert not torch.equal(P, projections(NAME + "x", config))
+    assert P[:1].flatten()[::4].tolist() == [float.fromhex(x) for x in FROZEN_DIAGONAL]
 
 
 def test_a_shared_projection_is_the_same_for_every_module() -> None:

@@ -25,7 +25,7 @@ def measured(groups, config):
 
 @pytest.mark.parametrize("num_groups", [1, 2, 3, 8, None])
 @pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("projection", ["gaussian", "shared"])
+@pytest.mark.parametrize("projection", ["gaussian", "diagonal", "shared"])
 def test_it_is_the_rank_of_the_matrix(num_groups, rank, projection):
     for u in (1, 2, 3, 4, 5, 9, 13, 16, 40):
         config = AdapterConfig(u=u, rank=rank, num_groups=num_groups, projection=projection)
@@ -82,6 +82,10 @@ def test_the_paper_s_thirteen_numbers_and_thirteen_tied_ones_are_said_apart():
         ({"u": 13, "num_groups": 1}, "elements: the modules of a group cannot vary independently"),
         ({"u": 2, "rank": 1, "num_groups": None}, "rank^2 = 1 elements: 16 numbers reach 8 degre"),
         ({"u": 5, "projection": "shared", "num_groups": 1}, "5 numbers reach 4 degrees of freedom"),
+        (
+            {"u": 32, "projection": "diagonal", "num_groups": 1},
+            "rank = 2 elements: 32 numbers reach",
+        ),
     ],
 )
 def test_numbers_beyond_a_core_are_warned_of(settings, sentence):

@@ -14,7 +14,7 @@ from tinylora.tasks.benchmarks import BENCHMARKS
 OTHER: dict[str, Any] = {  # a value of each setting that is not its default
     "data": "nowhere", "prompt_template": "boxed", "reward_format": "lenient", "level": "3",
     "sources": ("X",), "test_sources": ("public",), "max_tests": 3, "max_test_bytes": 7,
-    "min_tests": 2,
+    "min_tests": 2, "max_eval_tests": 9,
     "tests_seed": 1, "scheme": "binary", "factors": ("EASY=0.5",), "output_compare": "exact",
     "unsafe_no_sandbox": True, "difficulties": ("A",), "answer_format": "hash",
     "chat_template": "off", "enable_thinking": False,

@@ -278,6 +278,18 @@ def test_the_choice_of_tests_is_the_seeds_and_within_the_caps() -> None:
         chosen(test_sources=("generated",))
 
 
+def test_evaluation_can_have_more_tests_than_training(tmp_path: Path, sandbox: None) -> None:
+    rows = [hub_row(name) for name in ("a", "b", "c")]
+    one = contests(tmp_path, rows, max_tests=2, max_eval_tests=3)
+    assert [len(p.columns["tests"]) for p in one.train] == [2] * len(one.train)
+    assert [len(p.columns["tests"]) for p in one.test] == [3] * len(one.test)
+    assert one.train[0].gold == "passes 2 tests"
+    assert (one.train[0].columns["tests"], len(one.test) > 0) == (
+        contests(tmp_path, rows, max_tests=2).train[0].columns["tests"],
+        True,
+    )
+
+
 def test_the_order_of_the_rows_tests_does_not_matter() -> None:
     turned = Statement("s", {"private": FIFTY[::-1]})
     settings = TaskConfig(max_tests=7, test_sources=("private",))
@@ -565,6 +577,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ({}, [1.0, 0.5, 0.5 + 0.5 / 4, 0.0, 0.0]),
         ({"scheme": "binary"}, [1.0, 0.0, 0.0, 0.0, 0.0]),
         ({"factors": ("CODEFORCES=0.5", "A=0.5")}, [0.25, 0.125, 0.15625, 0.0, 0.0]),
+        ({"factors": ("CODEFORCES:A=2", "CODEFORCES:B=3")}, [2.0, 1.0, 1.25, 0.0, 0.0]),
     ],
 )
 def test_answers_are_compiled_run_and_scored(
@@ -591,7 +604,7 @@ def test_accepted_programs_are_right_and_rejected_ones_are_not(
     assert found.is_gradable
 
 
-@pytest.mark.parametrize("factor", ["EASY", "EASY=2", "EASY=0", "=1"])
+@pytest.mark.parametrize("factor", ["EASY", "EASY=-1", "EASY=0", "=1", "A:B:C=1", "A:=1"])
 def test_a_factor_that_is_none_is_refused(factor: str) -> None:
     with pytest.raises(RequestError, match=f'factors = "{factor}", but a factor is NAME=NUMBER'):
         TaskConfig(factors=(factor,))

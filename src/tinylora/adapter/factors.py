@@ -41,10 +41,17 @@ def projections(name: str, config: AdapterConfig) -> Tensor:
     u, r = config.u, config.rank
     if config.projection == "identity":
         return core.unit_projections(r)
+    if config.projection == "diagonal":
+        return torch.diag_embed(_unit_rows(f"tinylora/diagonal P/{config.seed}/{name}", u, r))
     key = "all modules" if config.projection == "shared" else name
-    normals = keyed_normals(f"tinylora/P/{config.seed}/{key}", u * r * r).reshape(u, r * r)
+    return _unit_rows(f"tinylora/P/{config.seed}/{key}", u, r * r).view(u, r, r)
+
+
+def _unit_rows(key: str, num_rows: int, size: int) -> Tensor:
+    """Random directions: normals of the keyed stream, each row with norm 1. (num_rows, size)"""
+    normals = keyed_normals(key, num_rows * size).reshape(num_rows, size)
     norms = np.sqrt((normals * normals).sum(axis=1, keepdims=True).astype(np.float64))
-    return torch.from_numpy((normals / norms).reshape(u, r, r))
+    return torch.from_numpy(normals / norms)
 
 
 def _in_basis(factors: Factors, name: str, config: AdapterConfig) -> Factors:

@@ -1,9 +1,9 @@
 """x numbers, y degrees of freedom: how many directions of all R together the numbers reach.
 
 A group's v -> (R of each of its modules) is linear, and its rank follows from the settings by
-arithmetic. With a random P for each module it is min(u, rank^2 x modules). One P for all modules
-leaves their R equal, and so do the unit matrices: min(u, rank^2). At rank 1 a normalised P_i is a
-sign, and only looking at the signs tells.
+arithmetic. With a random P for each module it is min(u, rank^2 x modules); where R is diagonal,
+min(u, rank x modules). One P for all modules leaves their R equal, and so do the unit matrices:
+min(u, rank^2). At rank 1 a normalised P_i is a sign, and only looking at the signs tells.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from tinylora.adapter.contents import AdapterFile
 from tinylora.adapter.factors import projections
 from tinylora.settings import AdapterConfig
 
+OWN = ("gaussian", "diagonal")  # projections of which every module has its own
 SURPLUS = 64  # columns of signs beyond the rows: that these span less has a chance of 2^-64
 
 
@@ -34,17 +35,18 @@ def described_file(contents: AdapterFile) -> str:
     """The same of a file, which does not say how many modules a group has."""
     config, (num_groups, _) = contents.config, contents.v.shape
     freedom = degrees_of_freedom([("any",)] * num_groups, config)
-    is_at_most = freedom < contents.v.numel() and config.projection == "gaussian"
+    is_at_most = freedom < contents.v.numel() and config.projection in OWN
     shown = f"at most {contents.v.numel()}" if is_at_most else str(freedom)
     return f"{contents.v.numel()} numbers, {shown} degrees of freedom"
 
 
 def surplus(groups: Sequence[Sequence[str]], config: AdapterConfig) -> str:
-    """A warning where u > rank^2; "" elsewhere."""
-    if config.u <= config.rank**2:
+    """A warning where a module has more parameters than its R has elements; "" elsewhere."""
+    if config.u <= places(config):
         return ""
     num_numbers, freedom = config.u * len(groups), degrees_of_freedom(groups, config)
-    cause = f"u = {config.u}, but the R of one module has rank^2 = {config.rank**2} elements"
+    size = "rank" if config.projection == "diagonal" else "rank^2"
+    cause = f"u = {config.u}, but the R of one module has {size} = {places(config)} elements"
     if freedom < num_numbers:
         return (
             f"{cause}: {num_numbers} numbers reach {freedom} degrees of freedom. The others change "
@@ -56,10 +58,15 @@ def surplus(groups: Sequence[Sequence[str]], config: AdapterConfig) -> str:
     )
 
 
+def places(config: AdapterConfig) -> int:
+    """How many elements of one R the projections reach."""
+    return config.rank if config.projection == "diagonal" else config.rank**2
+
+
 def _of_group(names: Sequence[str], config: AdapterConfig) -> int:
-    if config.projection != "gaussian":
-        return min(config.u, config.rank**2)
-    most = min(config.u, config.rank**2 * len(names))
+    if config.projection not in OWN:
+        return min(config.u, places(config))
+    most = min(config.u, places(config) * len(names))
     return _rank_of_signs(names, config) if config.rank == 1 and most > 1 else most
 
 

@@ -7,21 +7,36 @@ from typing import Any
 from pydantic import Field
 
 from tinylora.cli.options import Verb, split
-from tinylora.errors import TinyLoraError
+from tinylora.errors import RequestError, TinyLoraError
 from tinylora.settings import CHAT_FIELDS, TASK_GROUPS, TASK_HELP, TaskConfig
-from tinylora.settings.base import Settings
+from tinylora.settings.run import LoadSettings
 
 SHOWN = 10  # problems that are not valid
 LONGEST = 60  # characters of an answer in a sentence
 
 
-class Request(Settings):
-    """What to check."""
+class Request(LoadSettings):
+    """What to check, and with `one` the model that answers."""
 
     task: str = Field(title="TASK", description=TASK_HELP)
     problems: int = Field(
         default=10_000, ge=1, description="how many problems of each split, from the first"
     )
+    one: bool = Field(
+        default=False,
+        description="instead, ask --model one problem and show every stage: prompt, answer, "
+        "extraction, verdict",
+    )
+    model: str = Field(default="pocket", description="with one: the model that is asked")
+    index: int = Field(default=0, ge=0, description="with one: which test problem, from 0")
+
+    def idle(self) -> dict[str, str]:
+        reason = "without --one, which asks no model. Add --one, or leave it out."
+        return (
+            {}
+            if self.one
+            else dict.fromkeys(("model", "index", *LoadSettings.model_fields), reason)
+        )
 
 
 VERB = Verb(
@@ -29,11 +44,13 @@ VERB = Verb(
     description="""\
 Check a task's grader without a model: grade every reference answer (or
 accepted program) and other spellings of it, an empty answer and a wrong one,
-and count the problems that can be graded. Exit status 1 if the task cannot be graded.""",
+and count the problems that can be graded. Exit status 1 if the task cannot be graded.
+With --one, take one problem through every stage with a model.""",
     examples="""\
   tinylora check-rewards gsm8k
   tinylora check-rewards data.jsonl --answer-format any
-  tinylora check-rewards my_task.py:make --problems 100""",
+  tinylora check-rewards my_task.py:make --problems 100
+  tinylora check-rewards gsm8k --one --model Qwen/Qwen2.5-0.5B-Instruct""",
     groups={
         "options": Request.model_fields,
         **{
@@ -56,6 +73,9 @@ def run(argv: Sequence[str]) -> None:
 
     task = load_task(options.task, settings)
     try_grader(task)  # as training does
+    if options.one:
+        _show_stages(task, options, settings)
+        return
     found = _check_splits(task, options.problems)
     for note in task.notes:
         print(note)
@@ -64,6 +84,24 @@ def run(argv: Sequence[str]) -> None:
             print(_sentence(name, finding))
     Console().print(table(task.name, found))
     _refuse_broken(task.name, found)
+
+
+def _show_stages(task: Any, options: Request, settings: TaskConfig) -> None:
+    """One problem through every stage, each under its name."""
+    from tinylora.cli.quiet import quieten
+    from tinylora.evaluate.stages import stages
+    from tinylora.models import load_model
+
+    quieten(options.model)
+    problems = task.test or task.train
+    if options.index >= len(problems):
+        raise RequestError(
+            f"--index {options.index}, but task {task.name} has {len(problems)} problems, counted "
+            "from 0."
+        )
+    base = load_model(options.model, options.dtype, options.device, options.quantize)
+    for name, text in stages(base, task, problems[options.index], settings):
+        print(f"--- {name}\n{text}\n")
 
 
 def _check_splits(task: Any, most: int) -> dict[str, Any]:

@@ -88,10 +88,10 @@ class AdapterConfig(LoraXs):
     """What TinyLoRA trains: how many parameters, where they act, and what multiplies them."""
 
     u: int = Field(default=1, ge=1, description="how many parameters each group of modules trains")
-    projection: Literal["gaussian", "shared", "identity"] = Field(
+    projection: Literal["gaussian", "diagonal", "shared", "identity"] = Field(
         default="gaussian",
-        description="P random for each module, one random P shared by all of them, or the unit "
-        "matrices (with u = rank^2: LoRA-XS)",
+        description="P random for each module, the same with a diagonal R, one random P shared by "
+        "all modules, or the unit matrices (with u = rank^2: LoRA-XS)",
     )
 
     @model_validator(mode="before")

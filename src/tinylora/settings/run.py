@@ -14,7 +14,8 @@ class RunSettings(Settings):
     """What is trained on what, and for how long."""
 
     model: str = Field(
-        default="pocket", description="pocket, smollm2, a local folder, a GGUF file, or a hub id"
+        default="pocket",
+        description="pocket, smollm2, a local folder, a GGUF file, a hub id, or modelscope:ID",
     )
     task: str = Field(default="pocket", description=TASK_HELP)
     method: str = Field(
@@ -57,8 +58,8 @@ class RunSettings(Settings):
         return {**super().idle(), "no_signal_steps": reason, "on_no_signal": reason}
 
 
-class ModelSettings(Settings):
-    """How the base model is loaded, and where it runs."""
+class LoadSettings(Settings):
+    """How a base model is loaded."""
 
     quantize: Literal["none", "nf4", "int8"] = Field(
         default="none",
@@ -72,6 +73,11 @@ class ModelSettings(Settings):
     device: str = Field(
         default="auto", description="where the model runs: auto, cpu, cuda, cuda:1, ..."
     )
+
+
+class ModelSettings(LoadSettings):
+    """How the base model is loaded, and where it runs."""
+
     fsdp: bool = Field(
         default=False,
         description="split the base model's blocks over the processes (FSDP2), for a model that "

@@ -91,6 +91,11 @@ class ProgramSettings(DataSettings):
     max_tests: int = Field(
         default=20, ge=1, description="maximum number of tests that judge a program"
     )
+    max_eval_tests: Annotated[int | None, OrNone] = Field(
+        default=None,
+        ge=1,
+        description="maximum number of tests that judge a program in evaluation (none: max_tests)",
+    )
     min_tests: int = Field(
         default=1, ge=1, description="leave out problems with fewer tests (after the caps)"
     )
@@ -109,8 +114,8 @@ class ProgramSettings(DataSettings):
     )
     factors: Annotated[tuple[str, ...], CommaList] = Field(
         default=(),
-        description="factors of a program's reward by source or difficulty, such as "
-        "CODEFORCES=1,EASY=0.5 (none: 1)",
+        description="factors of a program's reward by source, difficulty or both, such as "
+        "EASY=0.5,CODEFORCES:B=1.1; of several that apply, their product (none: 1)",
     )
     output_compare: Literal["auto", "tokens", "exact", "float"] = Field(
         default="auto",
@@ -126,10 +131,11 @@ class ProgramSettings(DataSettings):
     @classmethod
     def _factors_are_some(cls, factors: tuple[str, ...]) -> tuple[str, ...]:
         for factor in factors:
-            if not re.fullmatch(r"\w+=(1(\.0*)?|0?\.0*[1-9]\d*)", factor):
+            found = re.fullmatch(r"\w+(?::\w+)?=(\d+(?:\.\d*)?|\.\d+)", factor)
+            if not found or float(found[1]) == 0:
                 raise ValueError(
-                    f'factors = "{factor}", but a factor is NAME=NUMBER, the number above 0 and at '
-                    "most 1, as in EASY=0.5."
+                    f'factors = "{factor}", but a factor is NAME=NUMBER or '
+                    "SOURCE:DIFFICULTY=NUMBER, the number above 0, as in EASY=0.5."
                 )
         return factors
 

@@ -12,7 +12,8 @@ Which tests stay: those of the statement first, then the others in the order of 
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import replace
 
 from tinylora.errors import RequestError
 from tinylora.rewards.code.judging import (
@@ -60,8 +61,8 @@ def load(
     kept = read_splits(train, test, settings.data, name, problems, lambda problem: problem.prompt)
     return Task(
         name,
-        kept[0],
-        kept[1],
+        [with_tests(problem, settings.max_tests) for problem in kept[0]],
+        [with_tests(problem, settings.max_eval_tests or settings.max_tests) for problem in kept[1]],
         None,
         1024,
         grade_many=grader(settings),
@@ -138,7 +139,7 @@ def problem_of(statement: Statement, settings: TaskConfig) -> Problem:
     judged = how_judged(text)
     return Problem(
         f"{text}\n\n{INSTRUCTION}",
-        f"passes {len(tests)} tests",
+        _gold(tests),
         None if statement.accepted is None else fenced(statement.accepted),
         {
             "tests": [[test.input, test.output] for test in tests],
@@ -154,12 +155,25 @@ def problem_of(statement: Statement, settings: TaskConfig) -> Problem:
     )
 
 
+def with_tests(problem: Problem, most: int) -> Problem:
+    """The problem with at most so many of its tests."""
+    tests = problem.columns["tests"][:most]
+    if len(tests) == len(problem.columns["tests"]):
+        return problem
+    return replace(problem, gold=_gold(tests), columns={**problem.columns, "tests": tests})
+
+
+def _gold(tests: Sized) -> str:
+    return f"passes {len(tests)} tests"
+
+
 def choose_tests(statement: Statement, settings: TaskConfig) -> tuple[Test, ...]:
-    """The tests that stay under the caps; the module says which.
+    """The tests that stay under the larger cap of training and evaluation; the module says which.
 
     Raises:
         LeftOut: too few do, or those that do want nothing to be printed.
     """
+    most = max(settings.max_tests, settings.max_eval_tests or 0)
     chosen: dict[Test, None] = {}
     num_bytes = 0
     for test in _in_order(statement, settings):
@@ -168,7 +182,7 @@ def choose_tests(statement: Statement, settings: TaskConfig) -> tuple[Test, ...]
             continue
         chosen[test] = None
         num_bytes += size
-        if len(chosen) == settings.max_tests:
+        if len(chosen) == most:
             break
     if not chosen:
         raise LeftOut("without a test within the caps")
@@ -205,7 +219,8 @@ def grader(settings: TaskConfig) -> Grade:
     factors = {name: float(value) for name, value in (f.split("=") for f in settings.factors)}
 
     def factor_of(problem: Problem) -> float:
-        names = (problem.columns["source"], problem.columns["difficulty"])
+        source, difficulty = problem.columns["source"], problem.columns["difficulty"]
+        names = (source, difficulty, f"{source}:{difficulty}")
         return math.prod(factors.get(name, 1.0) for name in names)
 
     def grade(problems: Sequence[Problem], completions: Sequence[str]) -> list[Verdict]:

@@ -158,9 +158,11 @@ def test_a_factor_scales_the_score_and_leaves_the_unjudged_alone():
         "compiled": True, "factor": 0.4,
     }  # fmt: skip
     assert weighted(Verdict(None, "IE"), 0.4).score is None
+    assert weighted(Verdict(1.0, "AC"), 1.1).is_right
+    assert not weighted(Verdict(0.95, "WA"), 1.1).is_right  # though its score is above 1
 
 
-@pytest.mark.parametrize("factor", [1.5, 0, -1])
+@pytest.mark.parametrize("factor", [0, -1, float("inf"), float("nan")])
 def test_a_factor_that_would_make_wrong_right_is_refused(factor):
     with pytest.raises(RequestError, match=f"factor = {factor}, but it must be greater than 0"):
         weighted(Verdict(1.0, "AC"), factor)

@@ -13,6 +13,7 @@ is CPU time, so that a busy machine does not change verdicts; 3. outputs are com
 decimal numbers within a tolerance; 4. after two tests that time out the others count as failed.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -136,12 +137,12 @@ def weighted(verdict: Verdict, factor: float) -> Verdict:
     """The same verdict with its score times a factor, such as one for a source or a difficulty.
 
     Raises:
-        RequestError: the factor is not above 0 or above 1.
+        RequestError: the factor is not above 0, or not finite.
     """
-    if not 0 < factor <= 1:
+    if not 0 < factor < math.inf:
         raise RequestError(
             f"factor = {factor}, but it must be greater than 0 (otherwise right and wrong answers "
-            "score the same) and at most 1."
+            "score the same), and finite."
         )
     score = None if verdict.score is None else verdict.score * factor
     return replace(verdict, score=score, details={**verdict.details, "factor": factor})
