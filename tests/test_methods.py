@@ -8,9 +8,10 @@ import pytest
 import torch
 from rich.console import Console
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 import tinylora
+from helpers.shapes import SHAPES, skeleton
 from tinylora import RequestError
 from tinylora.adapter.modules import linear_maps
 from tinylora.methods import method_of
@@ -18,25 +19,6 @@ from tinylora.settings import TrainConfig, flatten, unflatten
 
 OF_PEFT = ["peft:randlora", "peft:hra"]  # added to a weight, multiplied with it
 OTHERS = ["lora-xs", "lora", "vera", "bias-only", "full", *OF_PEFT]
-SHAPES = {  # hidden size, MLP size, key and value size, layers
-    "3B": (2048, 11008, 256, 36),
-    "7B": (3584, 18944, 512, 28),
-}
-
-
-def skeleton(size: str) -> Any:
-    """The shapes of Qwen2.5-3B and 7B, without weights."""
-    d, ff, kv, layers = SHAPES[size]
-    config = Qwen2Config(
-        hidden_size=d,
-        intermediate_size=ff,
-        num_hidden_layers=layers,
-        num_attention_heads=d // 128,
-        num_key_value_heads=kv // 128,
-        vocab_size=64,
-    )
-    with torch.device("meta"):
-        return Qwen2ForCausalLM(config)
 
 
 @pytest.fixture

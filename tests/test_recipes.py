@@ -1,15 +1,20 @@
 """Every recipe runs two steps, at a fraction of its size."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from helpers.shapes import skeleton
+from tinylora.adapter.modules import linear_maps
 from tinylora.cli import main
 from tinylora.rewards.code.selftest import mechanism_for
 from tinylora.rewards.code.toolbox import SandboxUnavailable
-from tinylora.settings import load_recipe
+from tinylora.run import memory
+from tinylora.settings import load_recipe, unflatten
 from tinylora.sweep.grid import load_grid
 
 ROOT = Path(__file__).parent.parent
@@ -111,3 +116,20 @@ def test_a_recipe_opens_with_its_command_hardware_and_number(recipe: Path) -> No
     assert opening.startswith(command)
     assert "GPU" in opening
     assert "%" in opening
+
+
+@pytest.mark.parametrize("recipe", OF_THE_PAPER, ids=lambda path: path.stem)
+def test_a_recipe_fits_the_card_that_its_header_names(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a prompt of 512 tokens (programs: 2,048) and the whole completion budget."""
+    card = int(re.search(r"One GPU of (\d+) GB", recipe.read_text())[1])  # type: ignore[index]
+    monkeypatch.setattr(memory, "place_of", lambda device: torch.device("cuda"))
+    monkeypatch.setattr(memory, "can_share_prompts", lambda model: True)
+    config = unflatten({**load_recipe(recipe), "dtype": "bf16"})
+    model = skeleton("7B" if "7b" in recipe.name else "3B", vocab_size=152_064)
+    maps = linear_maps(model, config.adapter.targets, config.adapter.layers)
+    longest = 2048 if "code" in recipe.parts else 512
+    found = memory.estimate(model, maps, config, 32, longest, config.max_new_tokens or 1024)
+    usable = card * 0.985 * 2**30  # the driver keeps some: 79 GiB of 80, 23.6 of 24
+    assert found.peak <= memory.SHARE * usable, memory.size_text(found.peak)

@@ -1,5 +1,6 @@
 """The estimate of memory: weights to the byte, what a forward pass keeps, what rollouts hold."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.shapes import skeleton
 from helpers.standins import tiny_model
-from tinylora import AdapterConfig, TrainConfig, attach
+from tinylora import AdapterConfig, RequestError, TrainConfig, attach
 from tinylora.adapter.modules import linear_maps
 from tinylora.algorithms.batching import Sample, collate, pack
 from tinylora.models import load_model, load_skeleton
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine, _Batch
-from tinylora.run.memory import Memory, estimate, size_text, weight_bytes
+from tinylora.run.memory import Memory, estimate, fitted, size_text, weight_bytes
 
 LONGEST, BUDGET = 20, 30
 
@@ -63,15 +65,26 @@ def of_codes(tensor: Any) -> list[Tensor]:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("layers", ["all", "2-3"])
-def test_activations_are_what_the_forward_pass_keeps(dtype: str, layers: str) -> None:
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_activations_are_what_the_forward_pass_keeps(
+    dtype: str, layers: str, is_shared: bool
+) -> None:
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-    model = tiny_model(hidden_size=64, intermediate_size=160, num_hidden_layers=4).to(kind)
+    sizes = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 4}
+    model = tiny_model(**sizes, num_attention_heads=8, num_key_value_heads=2).to(kind)
     adapter = AdapterConfig(u=2, layers=layers)
     attach(model, adapter)
-    samples = [Sample(i, [3] * LONGEST, [4] * BUDGET) for i in range(8)]
-    batch = collate(pack(samples, 1), model.device, kind)
-    kept = kept_bytes(model, batch)
-    memory = estimated(model, dtype=dtype, micro_batch_tokens=8 * 50, adapter=adapter)
+    samples = [Sample(i // 4, [3] * LONGEST, [4] * BUDGET) for i in range(8)]
+    batch = collate(pack(samples, 4 if is_shared else 1), model.device, kind)
+    mask = batch.attention_mask.nbytes if is_shared else 0  # which the estimate does not cover
+    kept = kept_bytes(model, batch) - mask
+    memory = estimated(
+        model,
+        dtype=dtype,
+        algorithm="grpo" if is_shared else "sft",
+        micro_batch_tokens=batch.input_ids.numel(),
+        adapter=adapter,
+    )
     behind = 4 if layers == "all" else 2
     assert memory.activations * behind / (behind + 1) == pytest.approx(kept, rel=0.03)
 
@@ -87,7 +100,12 @@ def kept_bytes(model: Any, batch: Any) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        model.base_model(input_ids=batch.input_ids, use_cache=False)
+        model.base_model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+        )
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
@@ -134,3 +152,58 @@ def test_checkpointing_quantising_and_bands_take_less() -> None:
 )
 def test_sizes_read_in_sensible_units(num_bytes: int, text: str) -> None:
     assert size_text(num_bytes) == text
+
+
+def test_prompts_shared_by_rows_are_counted() -> None:
+    """Grouped-query attention under a mask of our own repeats keys and values for the queries."""
+    model = tiny_model(hidden_size=64, num_attention_heads=4, num_key_value_heads=1)
+    alone, shared = estimated(model, algorithm="sft"), estimated(model)
+    tokens, width = 2048, 2 * 4 * (64 - 16)  # keys and values in fp32
+    assert shared.activations - alone.activations == tokens * width * (2 + 1)
+
+
+def of_size(size: str, **settings: Any) -> Callable[[TrainConfig], Memory]:
+    """The memory of Qwen2.5 of this size on GSM8K, as a function of the settings."""
+    model = skeleton(size, vocab_size=152_064)
+    return lambda config: estimate(
+        model, linear_maps(model, config.adapter.targets), config, 13, 512, 4096
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "gib", "settings", "chosen"),
+    [
+        ("7B", 140, {}, (16384, False)),
+        ("7B", 79, {}, (8192, False)),
+        ("7B", 47, {}, (4096, False)),
+        ("7B", 31, {}, (16384, True)),
+        ("7B", 79, {"rollout": "vllm", "rollout_cache_gib": 20}, (4096, False)),
+        ("7B", 63, {"rollout": "vllm", "rollout_cache_gib": 20}, (16384, True)),
+        ("3B", 23, {"rollout": "vllm", "rollout_cache_gib": 3}, (16384, True)),
+        ("7B", 140, {"micro_batch_tokens": 4096}, (4096, False)),
+        ("7B", 140, {"activation_checkpointing": True}, (16384, True)),
+    ],
+)
+def test_micro_batches_are_the_largest_that_fit_the_card(
+    size: str, gib: int, settings: dict[str, Any], chosen: tuple[int, bool]
+) -> None:
+    config = TrainConfig(dtype="bf16", prompts_per_step=16, samples_per_prompt=4, **settings)
+    memory_of = of_size(size)
+    fit = fitted(config, gib << 30, memory_of)
+    assert (fit.passes.micro_batch_tokens, fit.passes.activation_checkpointing) == chosen
+    assert memory_of(fit).peak <= 0.92 * (gib << 30)
+
+
+def test_what_cannot_fit_is_refused_with_the_cure() -> None:
+    config = TrainConfig(dtype="bf16", rollout="vllm", rollout_cache_gib=8)
+    with pytest.raises(
+        RequestError, match=r"needs about .* GiB on its GPU, of which 24 GiB is free"
+    ):
+        fitted(config, 24 << 30, of_size("7B"))
+
+
+def test_vllm_s_copy_stays_while_the_trainer_learns() -> None:
+    config = TrainConfig(dtype="bf16", rollout="vllm", rollout_cache_gib=8)
+    memory = of_size("7B")(config)
+    assert memory.engine == memory.weights + (8 << 30)
+    assert memory.peak == 2 * memory.weights + (8 << 30) + memory.trained + memory.learning

@@ -8,12 +8,18 @@ from tinylora.adapter.files import DTYPES
 from tinylora.adapter.sharing import sharing_note
 from tinylora.cli.quiet import quieten
 from tinylora.methods import method_of
-from tinylora.models import check_quantize, load_skeleton, load_tokenizer, resolved_dtype
+from tinylora.models import (
+    check_quantize,
+    load_skeleton,
+    load_tokenizer,
+    place_of,
+    resolved_dtype,
+)
 from tinylora.prompts import encode_problem
 from tinylora.run.folder import check_folder, new_folder
-from tinylora.run.memory import estimate, memory_table
+from tinylora.run.memory import fitted, free_bytes, memory_table
 from tinylora.run.module_tables import module_table, sharing_table
-from tinylora.run.prepare import check_request, first_problems, resolve_budget
+from tinylora.run.prepare import check_request, estimator, resolve_budget
 from tinylora.settings import TrainConfig, flatten, settings_yaml
 from tinylora.tasks import load_task
 
@@ -40,11 +46,11 @@ def show(config: TrainConfig, resume: bool) -> None:
     console.print(module_table(maps, f"{len(maps)} modules of {config.model} matched"))
     if config.has_factors:
         console.print(sharing_table(maps, config.adapter)[1])
-    problems = [*task.test[: config.eval_problems], *first_problems(config, task)]
-    longest = max(len(encode(problem)) for problem in problems)
-    budget = config.max_new_tokens or task.max_new_tokens
-    memory = estimate(model, maps, config, num_trainable, longest, budget)
-    console.print(memory_table(memory, config))
+    memory_of = estimator(config, task, model, encode)
+    free = free_bytes(place_of(config.device))
+    if free is not None and not config.fsdp:
+        config = fitted(config, free, memory_of)
+    console.print(memory_table(memory_of(config), config))
     sharing = "" if asked.params else sharing_note(asked.adapter, len(maps))
     for note in filter(None, (*task.notes, sharing)):
         print(note)

@@ -1,6 +1,6 @@
 """How much memory a run takes, from the shapes of its model alone; `--dry-run` prints it.
 
-    peak = weights + trained + max(learning, rollouts)
+    peak = weights + trained + engine + max(learning, rollouts)
 
 Below, s is the bytes of a number in the base's precision, r the rank of the adapter, and the other
 words are the fields of `Shape`.
@@ -14,20 +14,24 @@ words are the fields of `Shape`.
                (inputs of activation and product; queries, keys, values, answer; both norms' inputs
                in fp32; rounded numbers of attention, norms and hooks), with activation
                checkpointing s hidden and one block whole. The backward pass works in one block
-               more. The head takes 2 s + 12 for each logit of a chunk.
+               more. Where prompts are shared by rows (GRPO), keys and values are repeated to the
+               width of the queries: 2 s (queries - keys) more. The head takes 2 s + 12 for each
+               logit of a chunk.
     rollouts   keys and values 2 s keys a token and block, of all rows that run at once; a token's
                logits in every row, s + 16 each; the prompts' first pass, s (3 mlp + 2 hidden) a
-               token; a copy of the adapted weights where they are folded. vLLM in this process:
-               its cache and its own weights.
+               token; a copy of the adapted weights where they are folded
+    engine     vLLM in this process: its cache and its own weights, which stay while it learns
 
 Weights are exact (but for a sharded model, where N processes split the blocks and each gathers two
 at a time). The rest leaves out what allocators and libraries hold: some hundreds of MiB.
 
-It does not cover: mixtures of experts, eager attention (a term in tokens squared), prompts shared
-by rows (their keys and values are as wide as the queries).
+On a GPU, `fitted` chooses micro-batches and checkpointing so that the peak fits what is free.
+
+It does not cover: mixtures of experts, and the mask of shared prompts or eager attention (terms in
+tokens squared).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,16 +40,29 @@ from rich.table import Table
 from torch import nn
 
 from tinylora.adapter.modules import LinearMap
-from tinylora.algorithms.batching import CHUNK_ELEMENTS, default_micro_batch_tokens
+from tinylora.algorithms.batching import (
+    CHUNK_ELEMENTS,
+    can_share_prompts,
+    default_micro_batch_tokens,
+)
+from tinylora.errors import RequestError
 from tinylora.models import DTYPES, place_of
 from tinylora.rollout.transformers import MAX_CACHE_TOKENS
 from tinylora.rollout.vllm import DEFAULT_CACHE_GIB
-from tinylora.settings import PEFT, Sampled, Sft, TrainConfig, method_kind
+from tinylora.settings import PEFT, Grpo, Passes, Sampled, Sft, TrainConfig, method_kind
 from tinylora.settings.rollout import ColocatedSettings
 
 GIB = 2**30
 NEVER_FOLDED = ("bias-only", "full", PEFT)
 KEEPS_INPUTS = ("lora", "vera", "full", PEFT)  # their backward pass needs linear layers' inputs
+
+
+SIZES = (16384, 8192, 4096)  # tokens of a micro-batch on a GPU, the fastest first
+SHARE = 0.92  # of a GPU's free memory that an estimate may fill
+CURES = (
+    "Use a smaller micro_batch_tokens, max_new_tokens or rollout_cache_gib, --quantize nf4, a "
+    "smaller model, or --fsdp over several GPUs."
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,7 @@ class Memory:
     trained: int
     activations: int
     head: int
+    engine: int
     cache: int
     logits: int
     first_pass: int
@@ -76,7 +94,7 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        return self.weights + self.trained + max(self.learning, self.rollouts)
+        return self.weights + self.trained + self.engine + max(self.learning, self.rollouts)
 
 
 @dataclass(frozen=True)
@@ -136,20 +154,64 @@ def estimate(
     cache, logits, first_pass = _rollouts(shape, s, config, longest_prompt, row_tokens)
     if config.rollout != "transformers":
         cache, logits, first_pass = 0, 0, 0
+    engine = 0
     if isinstance(config.engine, ColocatedSettings):
         own = config.engine.rollout_cache_gib or DEFAULT_CACHE_GIB[device.type == "cpu"]
-        cache = round(own * GIB) + whole + blocks
+        engine = round(own * GIB) + whole + blocks
+    is_shared = isinstance(config.learning, Grpo) and can_share_prompts(model)
     return Memory(
         blocks=blocks,
         whole=whole,
         trained=_trained(maps, config, s) + 16 * num_trainable,
-        activations=_activations(shape, s, config, tokens, shape.blocks - lowest),
+        activations=_activations(shape, s, config, tokens, shape.blocks - lowest, is_shared),
         head=head_tokens * shape.vocabulary * (2 * s + 12),
+        engine=engine,
         cache=cache,
         logits=logits,
         first_pass=first_pass,
         folded=s * sum(linear.d_out * linear.d_in for linear in maps) * _is_folded(config, s),
     )
+
+
+def fitted(
+    config: TrainConfig, free: int, estimated: Callable[[TrainConfig], Memory]
+) -> TrainConfig:
+    """Micro-batches and checkpointing, where none are given, so that the run fits a GPU.
+
+    Large micro-batches without checkpointing are fastest; checkpointing takes a third more time,
+    and smaller ones than the last of `SIZES` leave a GPU too little to do.
+
+    Args:
+        free: bytes of the GPU, before the weights are there.
+        estimated: the memory of these settings.
+
+    Raises:
+        RequestError: nothing fits.
+    """
+    learning = config.learning
+    if not isinstance(learning, Passes):
+        return config
+    tokens, again = learning.micro_batch_tokens, learning.activation_checkpointing
+    plans = [
+        {"micro_batch_tokens": size, "activation_checkpointing": on}
+        for on in ((False, True) if again is None else (again,))
+        for size in (SIZES if tokens is None else (tokens,))
+    ]
+    tried = [config.model_copy(update={"learning": learning.model_copy(update=p)}) for p in plans]
+    allowed = SHARE * free
+    peaks = [estimated(plan).peak for plan in tried]
+    fitting = [plan for plan, peak in zip(tried, peaks, strict=True) if peak <= allowed]
+    if fitting:
+        return fitting[0]
+    raise RequestError(
+        f"The run needs about {size_text(min(peaks))} on its GPU, of which {size_text(free)} is "
+        f"free, and a share of {1 - SHARE:.0%} is kept for what the estimate leaves out. {CURES}"
+    )
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """What a GPU has free, by its driver; None: no GPU, or one that does not say."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def weight_bytes(model: Any, s: int, quantize: str) -> tuple[int, int]:
@@ -198,11 +260,15 @@ def _trained(maps: Sequence[LinearMap], config: TrainConfig, s: int) -> int:
     return sum(copies * r * (m.d_in + m.d_out) + 4 * (r + u * r * r) for m in maps)
 
 
-def _activations(shape: Shape, s: int, config: TrainConfig, tokens: int, behind: int) -> int:
+def _activations(
+    shape: Shape, s: int, config: TrainConfig, tokens: int, behind: int, is_shared: bool
+) -> int:
     """What a micro-batch's forward pass keeps in `behind` blocks, and one block to work in."""
     r = config.adapter.rank if config.has_factors else 0
     block = s * (3 * shape.mlp + 2 * shape.queries + 2 * shape.keys)
     block += 8 * shape.hidden + 4 * shape.heads + 8 + 28 * r
+    if is_shared:
+        block += 2 * s * (shape.queries - shape.keys)
     if shape.has_qk_norm:
         block += 4 * (shape.queries + shape.keys)
     if method_kind(config.method) in KEEPS_INPUTS:
@@ -239,16 +305,22 @@ def _is_folded(config: TrainConfig, s: int) -> bool:
 
 def memory_table(memory: Memory, config: TrainConfig) -> Table:
     """The estimate for people."""
-    table = Table("memory", "about", title="One process", title_justify="left")
+    passes = config.passes
+    tokens = passes.micro_batch_tokens or default_micro_batch_tokens(place_of(config.device))
+    again = ", checkpointing" if passes.activation_checkpointing else ""
+    title = f"One process, micro-batches of {tokens} tokens{again}"
+    table = Table("memory", "about", title=title, title_justify="left")
     kind = config.dtype if config.quantize == "none" else config.quantize
     for name, num_bytes in (
         (f"weights ({kind})", memory.weights),
         ("adapter and optimiser", memory.trained),
         ("learning: activations and logits of a micro-batch", memory.learning),
         ("rollouts: keys, values and logits", memory.rollouts),
-        ("peak: weights + adapter + max(learning, rollouts)", memory.peak),
+        ("vLLM in this process: weights and cache", memory.engine),
+        ("peak: weights + adapter + vLLM + max(learning, rollouts)", memory.peak),
     ):
-        table.add_row(name, size_text(num_bytes))
+        if num_bytes:
+            table.add_row(name, size_text(num_bytes))
     if config.fsdp:
         split = f"{size_text(memory.whole)} + {size_text(memory.blocks)} / N"
         table.add_row("weights on each of N processes (fsdp)", split)

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,13 +26,17 @@ from tinylora.models import (
     evaluation_mode,
     from_loaded,
     load_model,
+    load_skeleton,
+    load_tokenizer,
+    place_of,
     quantization_of,
     refuse_recurrent,
     resolved_dtype,
 )
-from tinylora.prompts import Text, text_of
+from tinylora.prompts import Text, encode_problem, text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.run.engines import check_engine
+from tinylora.run.memory import Memory, estimate, fitted, free_bytes
 from tinylora.settings import IN_PYTHON, Npg, TrainConfig, with_budget
 from tinylora.tasks import load_task
 from tinylora.tasks.controls import controlled
@@ -79,6 +84,7 @@ def prepare(
     if isinstance(task, str):
         config, task = config.model_copy(update={"task": task}), None
     found = load_task(config.task, config) if task is None else with_twins(check_task(task, "task"))
+    config = fit_to_gpu(config, found, model, tokenizer)
     base = _base(config, model, tokenizer)
     config = resolve_budget(_as_loaded(config, base, task), base.model)
     text = text_of(base, config)
@@ -156,6 +162,49 @@ def check_request(
     prompts = [encode(problem) for problem in problems]
     check_context(model, prompts, config.max_new_tokens or task.max_new_tokens)
     return maps
+
+
+def fit_to_gpu(config: TrainConfig, task: Task, model: Any, tokenizer: Any) -> TrainConfig:
+    """The settings with micro-batches and checkpointing that fit the GPU, if the run has one.
+
+    A model that is named is not loaded yet: what cannot fit is refused before. With `fsdp` the
+    settings stay, because what a process holds is known after the split alone.
+
+    Raises:
+        RequestError: nothing fits.
+    """
+    free = free_bytes(place_of(config.device))
+    if free is None or config.fsdp:
+        return config
+    is_loaded = model is not None and not isinstance(model, str)
+    if not is_loaded:
+        name = model or config.model
+        model, tokenizer = load_skeleton(name), load_tokenizer(name)
+    dtype = resolved_dtype(config.dtype, config.device)
+    resolved_config = resolve_budget(config.model_copy(update={"dtype": dtype}), model)
+    encode = partial(encode_problem, tokenizer, settings=config)
+    memory_of = estimator(resolved_config, task, model, encode)
+    if is_loaded:
+        free += memory_of(resolved_config).weights
+    learning = fitted(resolved_config, free, memory_of).learning
+    return config.model_copy(update={"learning": learning})
+
+
+def estimator(
+    config: TrainConfig, task: Task, model: Any, encode: Callable[[Problem], list[int]]
+) -> Callable[[TrainConfig], Memory]:
+    """The memory of a run, as a function of settings that leave model and task as they are.
+
+    Args:
+        config: with `dtype` and the parameters' budget resolved.
+        model: with or without weights.
+    """
+    maps = linear_maps(model, config.adapter.targets, config.adapter.layers)
+    num_trainable = method_of(config.method).count(maps, config.adapter)
+    problems = [*task.test[: config.eval_problems], *first_problems(config, task)]
+    longest = max(len(encode(problem)) for problem in problems)
+    most = config.max_new_tokens or task.max_new_tokens
+    return lambda settings: estimate(model, maps, settings, num_trainable, longest, most)
 
 
 def _base(config: TrainConfig, model: Any, tokenizer: Any) -> Base:

@@ -21,12 +21,13 @@ class Passes(StepSettings):
     micro_batch_tokens: Annotated[int | None, OrNone] = Field(
         default=None,
         ge=1,
-        description="tokens in one forward and backward pass (none: 2048 on a CPU, else 16384)",
+        description="tokens in one forward and backward pass (none: 2048 on a CPU; on a GPU at "
+        "most 16384, as its memory allows)",
     )
-    activation_checkpointing: bool = Field(
-        default=False,
+    activation_checkpointing: Annotated[bool | None, OrNone] = Field(
+        default=None,
         description="run blocks again in the backward pass instead of keeping their activations: "
-        "less memory, a third more time",
+        "less memory, a third more time (none: where a GPU's memory asks for it)",
     )
     precision: Precision = Field(
         default="fp32",
