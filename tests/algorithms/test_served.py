@@ -15,9 +15,12 @@ from tinylora.algorithms.grpo import GrpoStep
 from tinylora.algorithms.served import (
     FP32_TOLERANCE,
     HALF_TOLERANCE,
+    SIGMAS,
     holding,
+    mean_difference,
     sentence,
     tolerance,
+    towards_adapter,
 )
 from tinylora.errors import TinyLoraError
 from tinylora.rewards.verdict import Verdict
@@ -155,3 +158,46 @@ def test_a_run_that_is_stopped_keeps_its_last_checkpoint(tmp_path: Path) -> None
 )
 def test_verdicts_by_hand(distances: dict[str, float], effect: float, said: str) -> None:
     assert said in sentence(distances, effect, allowed=0.01)
+
+
+def bf16_served(
+    effect: float, serves_adapter: bool, seed: int, num_tokens: int = 16_000
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of an engine and of the trainer with and without an adapter of this effect
+    (root mean square, nats), each with the rounding of bf16: noise of 0.01 nats."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = 0.01 * torch.randn(3, num_tokens, generator=generator)
+    base = -torch.rand(num_tokens, generator=generator)
+    trained = base + effect * torch.randn(num_tokens, generator=generator)
+    served = trained if serves_adapter else base
+    engine, with_it, without = (
+        values + part for values, part in zip((served, trained, base), noise, strict=True)
+    )
+    return engine, with_it, without
+
+
+def test_a_base_in_place_of_a_small_adapter_is_noticed_in_half_precision() -> None:
+    for seed in range(20):
+        engine, trained, base = bf16_served(0.01, serves_adapter=False, seed=seed)
+        assert mean_difference(engine, trained) < HALF_TOLERANCE / 5  # which sees nothing
+        assert towards_adapter(engine, trained, base) < -SIGMAS
+
+
+@pytest.mark.parametrize("effect", [0.0, 1e-4, 0.001, 0.01, 0.1])
+def test_an_engine_that_serves_the_adapter_is_never_stopped(effect: float) -> None:
+    found = [towards_adapter(*bf16_served(effect, True, seed)) for seed in range(200)]
+    assert min(found) > -SIGMAS + 1
+    assert effect < 0.01 or min(found) > SIGMAS
+
+
+def test_a_base_that_differs_by_less_than_the_tolerance_stops_the_run() -> None:
+    def step_of(serve: Callable[[Tensor], Tensor], **settings: Any) -> dict[str, float]:
+        policy = SteeringPolicy(tiny_model())
+        with torch.no_grad():
+            policy.v.fill_(0.001)
+        return one_step(ServingEngine(policy, serve), policy, **settings)
+
+    assert step_of(lambda v: v)["rollout_difference_mean"] < 1e-4
+    with pytest.raises(TinyLoraError, match=r"nearer to the base model's .* is not applied, or"):
+        step_of(torch.zeros_like)
+    assert step_of(torch.zeros_like, rollout_tolerance=0.05)["rollout_difference_mean"] > 1e-4

@@ -244,9 +244,8 @@ def compare(run: Run, batch: Batch, tolerance: float | None) -> None:
         with in_step(model):
             part = next(micro_batches(batch.rows, model), None)
             if part is None:  # a process without rows has nothing to look at
-                return batch.old_T, batch.rollout_T
-            logprobs_T = completion_logprobs(model, part, temperature)
-            return logprobs_T, batch.rollout_T[part.tokens]
+                return batch.old_T, torch.arange(len(batch.old_T))
+            return completion_logprobs(model, part, temperature), part.tokens
 
     check_served(run, tolerance, batch.old_T, batch.rollout_T, recompute)
 

@@ -380,17 +380,16 @@ def gathered(seen: Sequence[Scored], name: str) -> Tensor:
 
 def check_engine(run: Run, draw: Draw, logprobs_T: Tensor, tolerance: float | None) -> None:
     """Stop where the engine's log-probabilities are not the trainer's."""
-    model, rollout_T = run.policy.model, draw.rollout_T
+    model = run.policy.model
 
     def recompute(temperature: float) -> tuple[Tensor, Tensor]:
         with in_step(model):
             if not draw.rows:  # a process without rows has nothing to look at
-                return logprobs_T, rollout_T
+                return logprobs_T, torch.arange(len(logprobs_T))
             part = collate(draw.rows[0], model.device, model.dtype)
-            found_T = completion_logprobs(model, part, temperature)
-            return found_T, rollout_T.to(found_T)[part.tokens]
+            return completion_logprobs(model, part, temperature).cpu(), part.tokens.cpu()
 
-    check_served(run, tolerance, logprobs_T, rollout_T, recompute)
+    check_served(run, tolerance, logprobs_T, draw.rollout_T, recompute)
 
 
 def engine_metrics(

@@ -5,6 +5,10 @@ its own. Where they part by more than rounding, the step is not taken, and a sec
 policy the engine served: the trainer's log-probabilities are computed again without the adapter,
 with the numbers of the version before, and at temperature 1.
 
+In half precision rounding explains more than a small adapter does. So an engine that serves copies
+is also asked, over thousands of tokens, whether it is nearer to the policy with the adapter or to
+the one without (`towards_adapter`).
+
 It does not cover: an engine that draws from another distribution than the one whose
 log-probabilities it reports.
 """
@@ -16,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinylora import distributed
 from tinylora.algorithms.loop import Run
 from tinylora.errors import TinyLoraError
 from tinylora.models import quantization_of
@@ -23,8 +28,10 @@ from tinylora.policy import Policy
 
 FP32_TOLERANCE, HALF_TOLERANCE = 0.01, 0.1
 
+SIGMAS = 6.0  # standard errors by which an engine is nearer to the base before a run stops
+
 Logprobs = Callable[[float], tuple[Tensor, Tensor]]
-"""Of some tokens at this temperature: from the trainer as it is now, and from the engine."""
+"""The trainer's, as it is now, of some tokens at this temperature; and which tokens those are."""
 
 
 def tolerance(model: Any, given: float | None) -> float:
@@ -51,22 +58,68 @@ def check_served(
     difference = mean_difference(trained_T, rollout_T)
     allowed = tolerance(run.policy.model, given)
     if difference <= allowed:
+        if given is None and run.engine.previous is not None:  # it serves copies
+            check_adapter_is_on(run, trained_T, rollout_T, recompute)
         return
     most = float((trained_T - rollout_T).abs().max())
+    cause = likely_cause(run, rollout_T, recompute, allowed)
     raise TinyLoraError(
         f"The rollout engine's log-probabilities differ from the trainer's by {difference:.2g} on "
         f"average and {most:.2g} at most, so it samples from a policy different from the one that "
-        f"is trained. {likely_cause(run, recompute, allowed)} The parameters are as they were "
-        "before this step; resume with --resume. If you expect the difference, raise "
-        f"rollout_tolerance, which is {allowed:g}."
+        f"is trained. {cause} The parameters are as they were before this step; resume with "
+        "--resume. If you expect the difference, raise rollout_tolerance, which is "
+        f"{allowed:g}."
     )
 
 
 @torch.no_grad()
-def likely_cause(run: Run, recompute: Logprobs, allowed: float) -> str:
+def check_adapter_is_on(
+    run: Run, trained_T: Tensor, rollout_T: Tensor, recompute: Logprobs
+) -> None:
+    """Stop where the engine answers as the base model does, by less than rounding explains.
+
+    Raises:
+        TinyLoraError: it is nearer to the base by `SIGMAS` standard errors.
+    """
+    with run.policy.reference():
+        base_T, tokens = recompute(run.sampling.temperature)
+    sigmas = towards_adapter(rollout_T[tokens], trained_T[tokens], base_T)
+    if distributed.from_main(sigmas) >= -SIGMAS:
+        return
+    raise TinyLoraError(
+        f"The rollout engine's log-probabilities are nearer to the base model's than to those of "
+        f"the policy that is trained (by {-sigmas:.0f} standard errors over {len(base_T)} tokens): "
+        "the adapter is not applied, or it is another one. The parameters are as they were before "
+        "this step; resume with --resume. To train anyway, set rollout_tolerance."
+    )
+
+
+def towards_adapter(engine_T: Tensor, trained_T: Tensor, base_T: Tensor) -> float:
+    """By how many standard errors the engine is nearer to the trained policy than to the base.
+
+    The mean of (engine - (trained + base) / 2) (trained - base) over tokens, in its standard
+    errors: half the mean square of what the adapter does where the engine applies it, minus that
+    where it does not. Rounding adds noise and no bias, because the trainer's two policies round
+    alike.
+
+    Args:
+        engine_T, trained_T, base_T: log-probabilities of the same tokens.
+
+    Returns:
+        0 where the adapter changes nothing.
+    """
+    engine_T, trained_T, base_T = engine_T.double(), trained_T.double(), base_T.double()
+    signs_T = (engine_T - (trained_T + base_T) / 2) * (trained_T - base_T)
+    error = float(signs_T.std()) / len(signs_T) ** 0.5 if len(signs_T) > 1 else 0.0
+    return float(signs_T.mean()) / error if error > 0 else 0.0
+
+
+@torch.no_grad()
+def likely_cause(run: Run, rollout_T: Tensor, recompute: Logprobs, allowed: float) -> str:
     """Which policy the engine served, as far as log-probabilities tell."""
     policy, temperature = run.policy, run.sampling.temperature
-    present_T, rollout_T = recompute(temperature)
+    present_T, tokens = recompute(temperature)
+    rollout_T = rollout_T[tokens].to(present_T)
     with policy.reference():
         base_T, _ = recompute(temperature)
     distances = {
