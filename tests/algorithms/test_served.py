@@ -48,7 +48,7 @@ class ServingEngine:
 def one_step(
     engine: Any, policy: SteeringPolicy, task: Task | None = None, **settings: Any
 ) -> dict[str, float]:
-    config = TrainConfig(prompts_per_step=6, samples_per_prompt=4, **settings)
+    config = TrainConfig(**{"prompts_per_step": 6, "samples_per_prompt": 4, **settings})
     assert isinstance(config.learning, Grpo)
     return GrpoStep(run_of(policy, config, task, engine), config.learning)(0)[0]
 
@@ -194,8 +194,8 @@ def test_a_base_that_differs_by_less_than_the_tolerance_stops_the_run() -> None:
     def step_of(serve: Callable[[Tensor], Tensor], **settings: Any) -> dict[str, float]:
         policy = SteeringPolicy(tiny_model())
         with torch.no_grad():
-            policy.v.fill_(0.001)
-        return one_step(ServingEngine(policy, serve), policy, **settings)
+            policy.v.fill_(0.005)
+        return one_step(ServingEngine(policy, serve), policy, prompts_per_step=100, **settings)
 
     assert step_of(lambda v: v)["rollout_difference_mean"] < 1e-4
     with pytest.raises(TinyLoraError, match=r"nearer to the base model's .* is not applied, or"):
