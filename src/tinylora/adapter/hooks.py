@@ -43,7 +43,7 @@ class AdaptedLayer:
         self.group = group
         self.active: Callable[[], Tensor | None] | None = None  # set by attach
         self.has_fired = False
-        self._cores: tuple[Tensor, int, Tensor] | None = None  # of rows, and what they are of
+        self._kept: tuple[Tensor, int, Tensor] | None = None  # from values, at their version
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _inert, ()
@@ -84,21 +84,31 @@ class AdaptedLayer:
         if outer.device != output.device or outer.dtype.itemsize < output.dtype.itemsize:
             self.outer = self.A.to(output), self.B.to(output)  # the model was moved or cast
         A, B = (factor.to(output.dtype) for factor in self.outer)
+        x = x.to(output.dtype)
+        needs_gradient = values.requires_grad and torch.is_grad_enabled()
         with without_autocast(output.device.type):
-            R = self._cores_of(values).to(output.device)
-            return core.add_update(output, x.to(output.dtype), A, R, B)
+            if needs_gradient or torch.compiler.is_compiling():
+                R = self.mix(values).to(output.device)
+                return core.add_update(output, x, A, R, B)
+            kept = self._kept_of(values, B)
+            if values.dim() == 3:
+                return core.add_update(output, x, A, kept, B)
+            return core.add_product(output, x, A, kept)
 
-    def _cores_of(self, values: Tensor) -> Tensor:
-        """R, mixed once where many adapters answer token after token with the same numbers."""
-        if values.dim() != 3 or values.requires_grad or torch.compiler.is_compiling():
-            return self.mix(values)
-        if self._cores is not None:
-            known, version, R = self._cores
-            if known is values and version == values._version:
-                return R
-        R = self.mix(values)
-        self._cores = values, values._version, R
-        return R
+    def _kept_of(self, values: Tensor, B: Tensor) -> Tensor:
+        """What does not change while the same numbers answer token after token.
+
+        B R (d_out, r) of one v, in the type of B; R (batch, r, r) of many.
+        """
+        if self._kept is not None:
+            known, version, kept = self._kept
+            is_same = known is values and version == values._version
+            if is_same and kept.device == B.device and (values.dim() == 3 or kept.dtype == B.dtype):
+                return kept
+        R = self.mix(values.detach()).to(B.device)
+        kept = R if values.dim() == 3 else (B.to(R.dtype) @ R).to(B.dtype)
+        self._kept = values, values._version, kept
+        return kept
 
     def delta_weight(self, v: Tensor) -> Tensor:
         """W' - W, (d_out, d_in)."""
