@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 OFFLINE := HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo figures figures-quick test test-slow test-engines test-vllm lint types format clean
+.PHONY: test-gpu help demo figures figures-quick test test-slow test-engines test-vllm lint types format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,10 @@ test-engines: $(VENV)/installed-engines ## run exports in llama.cpp and lm-eval 
 
 test-vllm: $(VLLM)/installed ## run the tests on real vLLM, on a CPU, in an environment of its own
 	@$(OFFLINE) $(VLLM)/bin/python -m pytest -m vllm tests/rollout $(ARGS)
+
+test-gpu: $(VENV)/installed-dev ## on a machine with a GPU: its tests, and the table of a first hour
+	@$(OFFLINE) $(BIN)/python -m pytest -m gpu $(ARGS)
+	@$(OFFLINE) $(BIN)/python benchmarks/first_hour.py
 
 lint: $(VENV)/installed-dev ## ruff: style and formatting
 	$(BIN)/ruff check .
