@@ -246,3 +246,19 @@ def test_the_curve_of_sft_is_its_loss_beside_the_accuracies(tmp_path: Path) -> N
 def test_smoothing_is_the_mean_of_neighbours() -> None:
     assert smooth([0.0] * 10 + [9.0] + [0.0] * 10)[5:16] == [0.0] + [1.0] * 9 + [0.0]
     assert smooth([2.0]) == [2.0]
+
+
+def test_under_a_control_the_true_reward_is_watched(
+    tiny_folder: Path, task_name: str, tmp_path: Path, quiet: Console
+) -> None:
+    """Both runs sample the same completions in the first step: only what rewards them differs."""
+    lines = {}
+    for control in (None, "random"):
+        output = tmp_path / str(control)
+        options = {"model": str(tiny_folder), "task": task_name, "reward_control": control}
+        summary = tinylora.train(settings(output, steps=1, **options), console=quiet)
+        assert summary["reward_control"] == control
+        (lines[control],) = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
+    assert lines["random"]["true_reward"] == lines[None]["reward"]
+    assert lines["random"]["reward"] != lines[None]["reward"]
+    assert "true_reward" not in lines[None]

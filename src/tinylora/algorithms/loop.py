@@ -18,6 +18,7 @@ from tinylora import distributed
 from tinylora.algorithms.checkpoint import Optimizer, load_checkpoint, save_checkpoint
 from tinylora.algorithms.interrupt import deferred_interrupt
 from tinylora.algorithms.log import NoLog, RunLog
+from tinylora.algorithms.snapshots import Snapshots
 from tinylora.algorithms.validation import Validation
 from tinylora.errors import TinyLoraError
 from tinylora.policy import Policy
@@ -160,6 +161,7 @@ class Loop:
     Args:
         resume: start from the checkpoint in `folder`, if there is one.
         validation: measures after each step for which it is due, and keeps the best numbers.
+        snapshots: keeps the adapter's file after each step for which one is due.
     """
 
     settings: RunSettings
@@ -168,6 +170,7 @@ class Loop:
     log: RunLog | NoLog
     resume: bool = False
     validation: Validation | None = None
+    snapshots: Snapshots | None = None
 
 
 def run_steps(policy: Policy, step: Step, loop: Loop) -> Outcome:
@@ -181,7 +184,9 @@ def run_steps(policy: Policy, step: Step, loop: Loop) -> Outcome:
     signal = Signal(policy, settings.no_signal_steps)
     kept = {"optimizer": step.state, "signal": signal, "best": validation}
     done = load_checkpoint(loop.folder, policy, kept, settings.seed) if loop.resume else 0
-    loop.log.rewind(done)
+    for record in (loop.log, loop.snapshots):
+        if record is not None:
+            record.rewind(done)
     first, start, has_warned = done, time.monotonic(), False
 
     def stopped() -> str:
@@ -204,6 +209,8 @@ def run_steps(policy: Policy, step: Step, loop: Loop) -> Outcome:
             if validation is not None:
                 metrics = with_validation(metrics, validation.after(done, policy))
             loop.log.step({"step": done, **metrics}, samples)
+            if loop.snapshots is not None:
+                loop.snapshots.after(done, policy)
             if signal.is_lost and not has_warned:
                 loop.log.warn(signal.sentence())
                 has_warned = True

@@ -144,10 +144,20 @@ def rollout_metrics(rollouts: Rollouts, task: Task) -> dict[str, float]:
         "zero_variance_share": 1 - float(has_variance(rewards_P_G).float().mean()),
         "num_unjudged": rewards_P_G.numel() - len(judged),
     }
+    if (true := true_rewards(rollouts)) is not None:
+        metrics["true_reward"] = true
     if task.label is not None:
         kinds = Counter(task.label(text) for row in rollouts.texts_P_G for text in row)
         metrics |= {f"share_{kind}": n / len(completions) for kind, n in sorted(kinds.items())}
     return metrics
+
+
+def true_rewards(rollouts: Rollouts) -> float | None:
+    """The mean true reward of completions that a control rewarded; None: there is no control."""
+    details = [verdict.details for row in rollouts.verdicts_P_G for verdict in row]
+    held = [detail["true_score"] for detail in details if "true_score" in detail]
+    judged = [score for score in held if score is not None]
+    return sum(judged) / len(judged) if judged else None
 
 
 def sample_records(rollouts: Rollouts, step: int) -> list[dict[str, Any]]:

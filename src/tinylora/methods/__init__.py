@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from tinylora.adapter import attach, load
-from tinylora.adapter.files import FILE_NAME
 from tinylora.adapter.modules import LinearMap
 from tinylora.adapter.sharing import groups_of
 from tinylora.methods import peft
@@ -43,8 +42,9 @@ def _tinylora(model: Any, config: AdapterConfig) -> TinyLoraPolicy:
     return TinyLoraPolicy(attach(model, config))
 
 
-def _load_tinylora(model: Any, folder: Path, config: AdapterConfig) -> TinyLoraPolicy:
-    return TinyLoraPolicy(load(model, folder / FILE_NAME))
+def _load_tinylora(model: Any, place: Path, config: AdapterConfig) -> TinyLoraPolicy:
+    """From a run folder, or from a file, as snapshots are."""
+    return TinyLoraPolicy(load(model, place))
 
 
 def _num_grouped(maps: Sequence[LinearMap], config: AdapterConfig) -> int:

@@ -15,10 +15,11 @@ from tinylora.adapter.files import FILE_NAME
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
 from tinylora.settings import flatten, recorded, unflatten
+from tinylora.settings.evaluate import SNAPSHOTS
 
 MAY_CHANGE = {
-    *("steps", "max_minutes", "checkpoint_every", "track", "output", "device", "fsdp"),
-    *("micro_batch_tokens", "activation_checkpointing", "no_signal_steps", "on_no_signal"),
+    *("steps", "max_minutes", "checkpoint_every", "snapshots", "track", "output", "device"),
+    *("fsdp", "micro_batch_tokens", "activation_checkpointing", "no_signal_steps", "on_no_signal"),
     *("rollout", "rollout_tolerance", "rollout_cache_gib", "rollout_timeout_s", "adapter_dir"),
 }
 
@@ -45,6 +46,11 @@ class RunFolder:
     def best(self) -> Path:
         """A folder of its own for what validation found best."""
         return self.path / "best"
+
+    @property
+    def snapshots(self) -> Path:
+        """The adapter after steps 1, 2, 4, 8, ..., and its figures."""
+        return self.path / SNAPSHOTS
 
     @property
     def checkpoint(self) -> Path:

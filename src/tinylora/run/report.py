@@ -10,7 +10,7 @@ import torch
 from rich.table import Table
 
 from tinylora.evaluate.tables import accuracy_text
-from tinylora.plotting import BLUE, GREEN, GREY, ORANGE, legend_below, panels, save_png, tidy
+from tinylora.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, legend_below, panels, save_png, tidy
 from tinylora.policy import Policy
 from tinylora.run.prepare import Prepared, degrees_of_freedom
 
@@ -117,6 +117,9 @@ def draw_curve(metrics: Path, summary: Mapping[str, Any], out: Path) -> None:
     title = f"{summary['num_trainable']} trained parameters: {summary['model']}"
     figure, (axes,) = panels(title, 1, num_panels, (7 * num_panels, 4))
     values, steps = [line[measure] for line in lines], [line["step"] for line in lines]
+    if "true_reward" in lines[0]:
+        true = smooth([line["true_reward"] for line in lines])
+        axes[0].plot(steps, true, color=BLACK, label="true reward, which was not followed")
     label = "loss, training" if measure == "loss" else f"sampled {measure}, training"
     axes[0].plot(steps, values, color=BLUE, alpha=0.3, linewidth=1)
     axes[0].plot(steps, smooth(values), color=BLUE, linewidth=2, label=label)
@@ -134,7 +137,8 @@ def _measure(lines: Sequence[Mapping[str, Any]]) -> str:
     """What the steps have been taken by."""
     if any("reward" not in line for line in lines):
         return "loss"
-    return "accuracy" if all(x["reward"] == x["accuracy"] for x in lines) else "reward"
+    is_true = all(x["reward"] == x["accuracy"] and "true_reward" not in x for x in lines)
+    return "accuracy" if is_true else "reward"
 
 
 def _draw_accuracies(
@@ -144,6 +148,9 @@ def _draw_accuracies(
     if validated:
         points = [[line[name] for line in validated] for name in ("step", "validation_accuracy")]
         axes.plot(*points, color=GREEN, marker="o", markersize=4, label="greedy, validation")
+    if kept := summary.get("snapshots"):
+        points = [[held[name] for held in kept] for name in ("step", "accuracy")]
+        axes.plot(*points, color=ORANGE, marker="D", linestyle=":", label="greedy, snapshots")
     for name, color, style in (("base", GREY, "--"), ("final", ORANGE, "-")):
         accuracy = summary[f"{name}_accuracy"]
         label = f"{name}, greedy on test: {accuracy:.1%}"

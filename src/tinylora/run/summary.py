@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinylora.adapter.files import DTYPES
+from tinylora.algorithms import snapshots
 from tinylora.algorithms.loop import Outcome
 from tinylora.algorithms.validation import Best
 from tinylora.run.folder import RunFolder
@@ -61,6 +62,7 @@ def summarise(
         "rollouts_per_step": round(rollouts / outcome.steps),
         "seconds": seconds,
         "best": saved.best and _best(prepared, saved.best, evaluations["best"]),
+        "snapshots": _snapshots(folder),
         "evaluations": evaluations,
     }
 
@@ -69,6 +71,17 @@ def num_rollouts(folder: RunFolder) -> int:
     """Completions that training sampled, as the metrics count them."""
     lines = folder.metrics.read_text(encoding="utf-8").splitlines()
     return sum(int(json.loads(line).get("rollouts", 0)) for line in lines)
+
+
+def _snapshots(folder: RunFolder) -> list[dict[str, float]]:
+    """The accuracies of the adapter after steps 1, 2, 4, 8, ..., where they were kept."""
+    accuracies = []
+    for step, path in snapshots.found(folder.snapshots).items():
+        if (file := snapshots.figures(path)).is_file():
+            held = json.loads(file.read_text(encoding="utf-8"))
+            greedy, sampled = (held[kind]["accuracy"] for kind in ("greedy", "sampled"))
+            accuracies.append({"step": step, "accuracy": greedy, "accuracy_sampled": sampled})
+    return accuracies
 
 
 def _best(prepared: Prepared, best: Best, measured: dict[str, Any]) -> dict[str, Any]:

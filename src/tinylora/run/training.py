@@ -17,9 +17,10 @@ from rich.console import Console
 
 from tinylora import distributed
 from tinylora.adapter.files import Store, read, rounding
-from tinylora.algorithms import make_step
+from tinylora.algorithms import make_step, snapshots
 from tinylora.algorithms.log import NoLog, RunLog
 from tinylora.algorithms.loop import Loop, Outcome, Run, run_steps
+from tinylora.algorithms.snapshots import Snapshots
 from tinylora.algorithms.validation import Best, Validation
 from tinylora.evaluate.exam import summaries
 from tinylora.fsdp import check_processes, shard
@@ -124,6 +125,7 @@ class Course:
                 attached.close()
             present = policy if self.config.fsdp else None
             measured |= self.measure_files(saved.best, outcome, engine_of, present)
+            self.measure_snapshots(engine_of, present)
         return self.report(measured, saved, outcome)
 
     def attach(self) -> Policy:
@@ -164,7 +166,13 @@ class Course:
         )
         log = self.open_log()
         loop = Loop(
-            config, config.checkpoint_every, self.folder.checkpoint, log, resume, validation
+            config,
+            config.checkpoint_every,
+            self.folder.checkpoint,
+            log,
+            resume,
+            validation,
+            self.snapshots(),
         )
         try:
             return run_steps(policy, make_step(run, config.learning), loop)
@@ -184,6 +192,12 @@ class Course:
         if exam is None or every is None:
             return None
         return Validation(lambda: exam.greedy(engine).accuracy, every)
+
+    def snapshots(self) -> Snapshots | None:
+        """The adapter's file after steps 1, 2, 4, 8, ..., where the settings ask for it."""
+        if not self.config.snapshots:
+            return None
+        return Snapshots(self.folder.snapshots, self.config.store, writes=distributed.is_main())
 
     def save(self, policy: Policy, best: Best | None) -> Saved:
         """Write the files of what was trained, and of what validation found best."""
@@ -236,7 +250,7 @@ class Course:
     def measure_file(
         self, place: Path, engine_of: EngineOf, present: Policy | None
     ) -> dict[str, Any]:
-        """The accuracies of what a folder's files hold.
+        """The accuracies of what a folder's files hold, or a single file.
 
         Args:
             present: a policy that is attached, and takes the file's parameters; None: the model is
@@ -251,6 +265,16 @@ class Course:
             return self.measure(engine_of(policy))
         finally:
             policy.detach()
+
+    def measure_snapshots(self, engine_of: EngineOf, present: Policy | None) -> None:
+        """The figures of every snapshot that has none yet, beside it."""
+        for path in distributed.from_main([*snapshots.found(self.folder.snapshots).values()]):
+            if distributed.from_main(snapshots.figures(path).is_file()):
+                continue
+            self.say(f"Measuring {path} ...")
+            measured = self.measure_file(path, engine_of, present)
+            if distributed.is_main():
+                write_json(snapshots.figures(path), measured)
 
     def measure(self, engine: Engine) -> dict[str, Any]:
         return summaries(self.prepared.exam.both(engine))

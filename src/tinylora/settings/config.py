@@ -112,6 +112,11 @@ class TrainConfig(_OfTheRun):
                 f"algorithm = {self.algorithm} runs a different v in every row of a batch, but "
                 f"method = {self.method} has no v. Use method = tinylora or lora-xs."
             )
+        if self.snapshots and not self.has_factors:
+            raise ValueError(
+                f"snapshots = true with method = {self.method}, which writes no adapter file. "
+                "Leave snapshots out, or use method = tinylora or lora-xs."
+            )
         chosen = [name for name in BUDGET_KEYS if name in self.adapter.model_fields_set]
         if self.params is not None and chosen:
             raise ValueError(

@@ -11,6 +11,7 @@ from tinylora.settings.base import OrNone
 from tinylora.settings.recipe import recorded
 from tinylora.settings.tasks import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig
 
+SNAPSHOTS = "snapshots"  # the folder of a run's adapters after steps 1, 2, 4, 8, ...
 BASE = "base"  # in place of an adapter: the model without one
 ADAPTER_HELP = "an adapter file, a run folder, a hub id, or an adapter's text (tl1:...)"
 Quantize = Literal["none", "nf4", "int8"]
@@ -135,7 +136,8 @@ def recorded_run(adapters: Sequence[str | None]) -> dict[str, Any]:
 
 
 def run_folder(adapter: str) -> str:
-    """The run of an adapter: its folder, or that of a file in it or in its `best/`."""
+    """The run of an adapter: its folder, or that of a file in it, its `best/` or `snapshots/`."""
     # by os.path: an adapter's text is not a path, and may be too long for one
     folder = os.path.normpath(os.path.dirname(adapter) if os.path.isfile(adapter) else adapter)
-    return os.path.dirname(folder) if os.path.basename(folder) == "best" else folder
+    is_inside = os.path.basename(folder) in ("best", SNAPSHOTS)
+    return os.path.dirname(folder) if is_inside else folder

@@ -121,6 +121,11 @@ class OutputSettings(Settings):
         ge=1,
         description="training problems held out for validation (one in five at most)",
     )
+    snapshots: bool = Field(
+        default=False,
+        description="also keep the adapter after steps 1, 2, 4, 8, ... in snapshots/, each "
+        "measured on the test problems at the end of the run",
+    )
     checkpoint_every: int = Field(default=10, ge=1, description="steps between two checkpoints")
     store: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32", description="precision of the parameters in the adapter file"

@@ -14,11 +14,14 @@ from tinylora.sweep import outcomes
 from tinylora.sweep.grid import Grid, GridRun
 
 KEPT = (
-    "model", "model_parameters", "num_modules", "method", "algorithm", "u", "num_groups",
+    "model", "model_parameters", "num_modules", "method", "algorithm", "reward_control",
+    "u", "num_groups",
     "base_accuracy", "final_accuracy", "base_accuracy_sampled", "final_accuracy_sampled",
     "num_trainable", "adapter_bytes", "store", "steps", "rollouts_per_step", "seconds",
 )  # fmt: skip
-CURVES = ("reward", "completion_length", "kl_rollout", "validation_accuracy", "seconds")
+CURVES = (
+    "reward", "true_reward", "completion_length", "kl_rollout", "validation_accuracy", "seconds",
+)  # fmt: skip
 
 Result = dict[str, Any]
 
