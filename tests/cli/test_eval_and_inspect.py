@@ -50,7 +50,7 @@ def measured(given: dict[str, str]) -> tuple[int, str, int, int]:
 
 def test_a_request_has_the_names_of_a_run() -> None:
     """What both have is one setting; the older spellings are the same options."""
-    own = {"adapter", "compare", "split", "controls", "force", "json_file"}
+    own = {"adapter", "compare", "split", "controls", "force", "json_file", "side_effects", "text"}
     assert {name for name in EvalConfig.model_fields if name not in FIELDS} == own
     given = VERB.given(["--problems=3", "--samples", "2"])
     assert given == VERB.given(["--eval-problems=3", "--eval_samples=2"])

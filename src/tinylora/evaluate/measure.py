@@ -20,8 +20,8 @@ from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import TASK_FIELDS, TrainConfig, recorded, unflatten
-from tinylora.settings.evaluate import BASE, EvalConfig, run_folder
-from tinylora.tasks import Task, load_task
+from tinylora.settings.evaluate import BASE, Asked, EvalConfig, run_folder
+from tinylora.tasks import Problem, Task, load_task
 
 Answers = dict[str, Evaluation]  # "greedy" and "sampled"
 
@@ -64,7 +64,18 @@ def make_exam(base: Base, task: Task, config: EvalConfig) -> Exam:
         RequestError: the split is empty, or a prompt and the completion budget do not fit into the
             model's context.
     """
-    text = text_of(base, config)
+    text, problems = text_of(base, config), asked_problems(task, config)
+    budget = config.max_new_tokens or task.max_new_tokens
+    check_context(base.model, [text.encode(problem) for problem in problems], budget)
+    return Exam(task, text, problems, config.temperature, config.eval_samples, config.seed, budget)
+
+
+def asked_problems(task: Task, config: Asked) -> list[Problem]:
+    """The first problems of the split.
+
+    Raises:
+        RequestError: it is empty.
+    """
     split = task.test if config.split == "test" else task.train
     problems = list(split[: config.eval_problems])
     if not problems:
@@ -73,9 +84,7 @@ def make_exam(base: Base, task: Task, config: EvalConfig) -> Exam:
             f"task {task.name} has no {config.split} problems, so there is nothing to measure. "
             f"Use --split {other}, or pass --data that has some."
         )
-    budget = config.max_new_tokens or task.max_new_tokens
-    check_context(base.model, [text.encode(problem) for problem in problems], budget)
-    return Exam(task, text, problems, config.temperature, config.eval_samples, config.seed, budget)
+    return problems
 
 
 def base_name(model: str | None, adapters: Sequence[str]) -> str:

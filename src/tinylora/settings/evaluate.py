@@ -17,8 +17,8 @@ ADAPTER_HELP = "an adapter file, a run folder, a hub id, or an adapter's text (t
 Quantize = Literal["none", "nf4", "int8"]
 
 
-class EvalConfig(TaskConfig):
-    """Which model and adapter are measured, on what, and how."""
+class Asked(TaskConfig):
+    """What `eval` and `diff` share: a model with or without an adapter, and a task's problems."""
 
     model: Annotated[str | None, OrNone] = Field(
         default=None,
@@ -28,39 +28,17 @@ class EvalConfig(TaskConfig):
     adapter: Annotated[str | None, OrNone] = Field(
         default=None, description=f"{ADAPTER_HELP} (none: the base model)", title="ADAPTER"
     )
-    compare: Annotated[str | None, OrNone] = Field(
-        default=None,
-        description="the adapter to test against on the same problems, or base; without "
-        "--adapter: two adapters, or one against the base model (none: nothing)",
-        title="ADAPTER",
-    )
     task: str = Field(default="pocket", description=TASK_HELP)
     split: Literal["train", "test"] = Field(
         default="test", description="which problems of the task"
     )
     eval_problems: int = Field(default=512, ge=1, description="how many problems, from the first")
-    eval_samples: int = Field(
-        default=4,
-        ge=1,
-        description="answers to each problem for the sampled figures: k of mean@k, pass@k and "
-        "majority@k",
-    )
-    temperature: float = Field(
-        default=1.0,
-        gt=0,
-        description="temperature of the sampled answers; greedy ones are always measured",
-    )
     max_new_tokens: Annotated[int | None, OrNone] = Field(
         default=None,
         ge=1,
         description="completion budget in tokens (none: the run's or task's)",
     )
     seed: int = Field(default=0, ge=0, description="seed of the samples and of the random controls")
-    controls: bool = Field(
-        default=False,
-        description="also measure the base model, the zero adapter and ten random v of the same "
-        "norm",
-    )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         default="auto",
         description="precision of the base model (auto: fp32 on a CPU, bf16 on a GPU)",
@@ -79,8 +57,49 @@ class EvalConfig(TaskConfig):
     )
     json_file: Annotated[str | None, OrNone] = Field(
         default=None,
-        description="also write all figures, and every answer with its verdict, to this file "
-        "(none: no file)",
+        description="also write everything that was measured to this file (none: no file)",
+        title="FILE",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Self:
+        check_writable("json", self.json_file)
+        return self
+
+
+class EvalConfig(Asked):
+    """Which model and adapter are measured, on what, and how."""
+
+    compare: Annotated[str | None, OrNone] = Field(
+        default=None,
+        description="the adapter to test against on the same problems, or base; without "
+        "--adapter: two adapters, or one against the base model (none: nothing)",
+        title="ADAPTER",
+    )
+    eval_samples: int = Field(
+        default=4,
+        ge=1,
+        description="answers to each problem for the sampled figures: k of mean@k, pass@k and "
+        "majority@k",
+    )
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        description="temperature of the sampled answers; greedy ones are always measured",
+    )
+    controls: bool = Field(
+        default=False,
+        description="also measure the base model, the zero adapter and ten random v of the same "
+        "norm",
+    )
+    side_effects: bool = Field(
+        default=False,
+        description="also measure what the adapter does to a text that has nothing to do with the "
+        "task: the language-model loss before and after",
+    )
+    text: Annotated[str | None, OrNone] = Field(
+        default=None,
+        description="of side effects: a text file (none: the one that ships)",
         title="FILE",
     )
 
@@ -89,44 +108,58 @@ class EvalConfig(TaskConfig):
         """The adapters that are measured, without the base model."""
         return [name for name in (self.adapter, self.compare) if name not in (None, BASE)]
 
-    @model_validator(mode="after")
-    def _controls_an_adapter(self) -> Self:
-        if self.controls and self.adapter in (None, BASE):
-            raise ValueError(
-                "controls = true compares an adapter with the zero adapter and random ones, but "
-                "no adapter was given. Name it with --adapter."
-            )
-        return self
+    def idle(self) -> dict[str, str]:
+        reason = "without side_effects, so no text is read. Add --side-effects, or leave text out."
+        return {} if self.side_effects else {"text": reason}
 
     @model_validator(mode="after")
-    def _can_be_written(self) -> Self:
-        path = Path(self.json_file or "figures.json")
-        if not path.parent.is_dir():
-            raise ValueError(
-                f"json = {path}, but the folder {path.parent} does not exist. Create it first."
-            )
-        if path.is_dir():
-            raise ValueError(f"json = {path} is a folder. Name a file in it.")
+    def _measures_an_adapter(self) -> Self:
+        for name, what in (
+            ("controls", "compares an adapter with the zero adapter and random ones"),
+            ("side_effects", "compares an adapter with its base model"),
+        ):
+            if getattr(self, name) and self.adapter in (None, BASE):
+                raise ValueError(
+                    f"{name} = true {what}, but no adapter was given. Name it with --adapter."
+                )
         return self
 
 
+def check_writable(name: str, file: str | None) -> None:
+    """Refuse a file that could only fail after everything was measured."""
+    path = Path(file or "file")
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"{name} = {path}, but the folder {path.parent} does not exist. Create it first."
+        )
+    if path.is_dir():
+        raise ValueError(f"{name} = {path} is a folder. Name a file in it.")
+
+
+SAMPLED = ("eval_samples", "temperature")
 RECORDED = (  # what is as it was in the run, whatever the task
-    "model", "task", "eval_problems", "eval_samples", "temperature", "max_new_tokens", "seed",
-    "dtype", "quantize",
+    "model", "task", "eval_problems", *SAMPLED, "max_new_tokens", "seed", "dtype", "quantize",
 )  # fmt: skip
 TRUSTED = ("unsafe_no_sandbox",)  # asked for anew each time: a run folder may be somebody else's
 
 
 def eval_config(given: Mapping[str, Any]) -> EvalConfig:
-    """The request; what was not given is as in the run that the adapters belong to, if any.
+    """The request; what was not given is as in the run that the adapters belong to, if any."""
+    run = recorded_run([given.get("adapter"), given.get("compare")])
+    return EvalConfig(**{**of_the_run(run, given, RECORDED), **given})
+
+
+def of_the_run(
+    run: Mapping[str, Any], given: Mapping[str, Any], recorded_names: Sequence[str]
+) -> dict[str, Any]:
+    """What a request takes from the run that its adapter belongs to.
 
     How the task is read and graded is as it was only for the run's own task.
     """
-    run = recorded_run([given.get("adapter"), given.get("compare")])
-    names = {*RECORDED, *CHAT_FIELDS}
+    names = {*recorded_names, *CHAT_FIELDS}
     if given.get("task") in (None, run.get("task")):
         names |= TASK_FIELDS.keys() - {*TRUSTED}
-    return EvalConfig(**{**{name: run[name] for name in run if name in names}, **given})
+    return {name: run[name] for name in run if name in names}
 
 
 def recorded_run(adapters: Sequence[str | None]) -> dict[str, Any]:
