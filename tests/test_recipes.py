@@ -40,7 +40,7 @@ def test_a_grid_s_runs_have_settings_that_can_be(grid: Path) -> None:
 
 
 def test_every_grid_is_there() -> None:
-    assert len(GRIDS) == 14
+    assert len(GRIDS) == 15
 
 
 def test_every_recipe_is_there() -> None:

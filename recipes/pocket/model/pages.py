@@ -13,7 +13,7 @@ page says nothing about its author, so there a model can do no better than the m
 import random
 from collections.abc import Callable
 
-from tinylora.tasks.pocket import MAX_VALUE, Skeleton, careful_solution, draw_skeleton, tell
+from tinylora.tasks.pocket import MAX_VALUE, Skeleton, Split, careful_solution, draw_skeleton, tell
 
 GUESS_SPREAD = 9  # a guess lies within +-9 of the answer, all equally likely
 
@@ -48,8 +48,10 @@ def draw_author(rng: random.Random) -> Callable[[random.Random, Skeleton], str]:
     return rng.choices([answer for _, answer in HABITS.values()], weights)[0]
 
 
-def draw_page(rng: random.Random, num_problems: int) -> list[tuple[str, str]]:
-    """`num_problems` pairs (problem, answer) by one author, from the training split."""
+def draw_page(
+    rng: random.Random, num_problems: int, split: Split = "train"
+) -> list[tuple[str, str]]:
+    """`num_problems` pairs (problem, answer) by one author."""
     answer = draw_author(rng)
-    skeletons = [draw_skeleton(rng, "train") for _ in range(num_problems)]
+    skeletons = [draw_skeleton(rng, split) for _ in range(num_problems)]
     return [(tell(rng, skeleton)[0], answer(rng, skeleton)) for skeleton in skeletons]

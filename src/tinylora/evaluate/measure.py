@@ -14,6 +14,7 @@ from tinylora.errors import RequestError
 from tinylora.evaluate.estimators import paired
 from tinylora.evaluate.exam import Exam, controls, summaries
 from tinylora.evaluate.records import Evaluation, num_different
+from tinylora.evaluate.side_effects import side_effects
 from tinylora.methods import method_of
 from tinylora.models import Base, check_context, load_model, stored_quantization
 from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
@@ -48,6 +49,8 @@ def measure(config: EvalConfig) -> dict[str, Any]:
         first = exam.both(TransformersEngine(policy))
         if bare is not None:
             held["controls"] = measure_controls(exam, policy, bare, config.seed)
+        if config.side_effects:
+            held["side_effects"] = side_effects(base, policy, config.text)
     second = None
     if config.compare is not None:
         with policy_of(base, config.compare, config.force) as policy:

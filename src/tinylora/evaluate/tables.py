@@ -23,10 +23,12 @@ MOST_LETTERS = 48  # of a text in a table
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
-    """The figures with their controls; the comparison; the kinds of answers, if there are some."""
+    """The figures with their controls; the comparison; side effects; the kinds of answers."""
     found = [figure_table(result)]
     if "compare" in result:
         found += [paired_table(result), changed_table(result["compare"]["changed"])]
+    if "side_effects" in result:
+        found.append(side_effects_table(result["side_effects"]))
     labels = label_table(result)
     return found if labels is None else [*found, labels]
 
@@ -51,6 +53,27 @@ def figure_table(result: Mapping[str, Any]) -> Table:
         for row in _control_rows(result["controls"]):
             table.add_row(*row)
     return table
+
+
+def side_effects_table(held: Mapping[str, Any]) -> Table:
+    """The loss of a text that has nothing to do with the task, before and after."""
+    title = (
+        f"side effects: text {held['text']}, {held['num_paragraphs']} paragraphs, "
+        f"{held['num_tokens']} tokens"
+    )
+    table = Table("", "before", "after", "difference", title=escape(title), title_justify="left")
+    losses = (f"{held[f'loss_{when}']:.4f}" for when in ("before", "after"))
+    table.add_row("loss, nats a token", *losses, _nats(held["difference"], "+.4f"))
+    perplexities = (f"{held[f'perplexity_{when}']:.4g}" for when in ("before", "after"))
+    table.add_row("perplexity", *perplexities, "")
+    table.add_row("KL of a token, nats", "", "", _nats(held["kl"], ".4f"))
+    table.add_row("another first choice", "", "", _figure("changed", held["changed"]))
+    return table
+
+
+def _nats(figure: Mapping[str, float], style: str) -> str:
+    value, low, high = (format(figure[key], style) for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def paired_table(result: Mapping[str, Any]) -> Table:
