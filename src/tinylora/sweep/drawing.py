@@ -28,6 +28,7 @@ from tinylora.plotting import (
     save_png,
     tidy,
 )
+from tinylora.sweep.control_figure import draw_controls
 from tinylora.sweep.panels import (
     Dot,
     draw_dots,
@@ -316,5 +317,6 @@ SPECIAL: dict[str, Callable[[Sequence[Result]], tuple[Figure, Table]]] = {
     "fig3": draw_smallest,
     "fig5": draw_curves,
     "choices": draw_choices,
+    "controls": draw_controls,
     "spent": draw_spent,
 }
