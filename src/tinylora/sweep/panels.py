@@ -48,6 +48,29 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, t * statistics.stdev(values) / math.sqrt(len(values))
 
 
+def seen_from(differences: Sequence[float], power: float = 0.8) -> float:
+    """The true difference that a test of these pairs finds in the share `power` of repetitions.
+
+    The test is Student's paired t, two-sided, at 5 %, with as many pairs of this spread, and it is
+    found with its own sign; nan for a single pair. The spread is itself an estimate: of three
+    pairs, a rough one.
+    """
+    count = len(differences)
+    if count < 2:
+        return math.nan
+    from scipy import optimize, stats
+
+    df = count - 1
+    critical = float(stats.t.ppf(0.975, df))
+
+    def lacking(shift: float) -> float:
+        """Power at a difference of so many standard errors, minus what is wanted."""
+        return float(stats.nct.sf(critical, df, shift)) - power
+
+    shift = float(optimize.brentq(lacking, 0, 32))  # 16 for two pairs
+    return shift * statistics.stdev(differences) / math.sqrt(count)
+
+
 def draw_dots(axes: Any, dots: Sequence[Dot], *, log_x: bool, percent: bool = True) -> None:
     """The panel's series; the legend is the caller's."""
     scale = 100 if percent else 1
@@ -94,8 +117,8 @@ def label_values(axis: Any, values: Sequence[float]) -> None:
 
 
 def short(value: float) -> str:
-    """13, 1.5k, 850k, 1.8M"""
-    for factor, unit in ((1e6, "M"), (1e3, "k")):
+    """13, 1.5k, 850k, 1.8M, 7.6B"""
+    for factor, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.{3 if value >= 100 * factor else 2}g}{unit}"
     return f"{value:g}"
