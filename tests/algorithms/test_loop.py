@@ -95,7 +95,7 @@ def test_all_right_keeps_the_numbers(tmp_path: Path, said: list[str]) -> None:
     numbers, outcome = run(tmp_path / "run", Grader(1.0))
     assert (outcome.stopped, outcome.steps) == ("no signal", TAUGHT + 3)
     assert torch.equal(numbers, after_last)
-    assert said[0].endswith("all are right, so there is nothing left to learn.")
+    assert said[0].endswith("all have the full reward, so there is nothing left to learn.")
 
 
 def test_a_step_that_teaches_begins_the_count_anew(tmp_path: Path, said: list[str]) -> None:

@@ -139,7 +139,7 @@ class Signal:
             )
         start = f"In {self.quiet_steps} steps no group of completions had rewards that differ: "
         if self.accuracy >= 1:
-            return start + "all are right, so there is nothing left to learn."
+            return start + "all have the full reward, so there is nothing left to learn."
         return (
             f"{start}the mean reward is {self.reward:.3g}. The step size was too large, or the "
             "task is too hard. Use a smaller step, more samples_per_prompt, or easier problems."

@@ -13,6 +13,7 @@ from rich.table import Table
 from tinylora.evaluate.diff import Answer, Diff
 from tinylora.evaluate.divergence import Choices, Position
 
+MOST_LETTERS = 80  # of an adapter's name
 FULL_COLOR = 1.0  # nats at which a token has the full colour
 STYLE = """\
 :root { color-scheme: light dark; --mark: 213, 94, 0; }
@@ -66,7 +67,9 @@ def tables(figures: Mapping[str, Any]) -> list[Table]:
 
 def title_of(figures: Mapping[str, Any]) -> str:
     """Which adapter on which model."""
-    return f"{figures['adapter']} against {figures['model']}, token by token"
+    name = str(figures["adapter"])
+    shown = name if len(name) <= MOST_LETTERS else f"{name[:MOST_LETTERS]}..."  # as text, tl1:...
+    return f"{shown} against {figures['model']}, token by token"
 
 
 def rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
