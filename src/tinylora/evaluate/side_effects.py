@@ -17,7 +17,7 @@ from typing import Any
 
 from tinylora.errors import RequestError
 from tinylora.evaluate.divergence import Position, compare
-from tinylora.evaluate.estimators import Figure, mean
+from tinylora.evaluate.estimators import Figure, mean, share
 from tinylora.models import Base
 from tinylora.policy import Policy
 
@@ -57,7 +57,7 @@ def side_effects(base: Base, policy: Policy, file: str | None) -> dict[str, Any]
         "perplexity_after": math.exp(after),
         "difference": asdict(of_a_token(rows, lambda p: p.loss - p.base_loss)),
         "kl": asdict(of_a_token(rows, lambda p: p.kl)),
-        "changed": asdict(of_a_token(rows, lambda p: float(p.is_changed))),
+        "changed": asdict(share([[float(p.is_changed) for p in row] for row in rows])),
     }
 
 
