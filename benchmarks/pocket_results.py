@@ -33,8 +33,8 @@ def main() -> None:
         print(f"\n## {file.stem}\n")
         if file.stem == "spent":
             print_spent(points)
-            continue
-        print_gains(points, is_shared=file.stem in ("fig1", "fig2"))
+        else:
+            print_gains(points, is_shared=file.stem in ("fig1", "fig2"))
         for line in COMPARED.get(file.stem, lambda _: [])(points):
             print(line)
 
@@ -170,9 +170,24 @@ def compare_controls(points: Points) -> Iterable[str]:
             yield compared(name, TRUE_REWARD, points, name.removeprefix("reward_control="))
 
 
+def compare_searches(points: Points) -> Iterable[str]:
+    yield from table_head("Searches against GRPO, after as many rollouts")
+    grpo = {
+        r[0]["num_trainable"]: name for name, r in points.items() if r[0]["algorithm"] == "grpo"
+    }
+    for name, runs in points.items():
+        first = runs[0]
+        if first["algorithm"] != "grpo":
+            what = f"{first['algorithm']}, sigma {first['settings']['sigma']}"
+            num = first["num_trainable"]
+            label = f"{num} number{'s' * (num > 1)}, {what}"
+            yield compared(name, grpo[first["num_trainable"]], points, label)
+
+
 COMPARED = {
     "controls": compare_controls,
     "choices": compare_choices,
+    "spent": compare_searches,
     "fig4": compare_precisions,
     "fig7": compare_ranks,
     "fig8": compare_sharing,
