@@ -109,7 +109,7 @@ def test_a_candidate_in_a_row_answers_as_it_does_alone(max_cache_tokens: int) ->
     assert len(lengths) > 1
 
 
-@pytest.mark.parametrize("algorithm", ["cma-es", "random-search"])
+@pytest.mark.parametrize("algorithm", ["cma-es", "bayes", "random-search"])
 def test_a_run_and_its_resumption(
     algorithm: str, tiny_folder: Path, task_name: str, tmp_path: Path
 ) -> None:

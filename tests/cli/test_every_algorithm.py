@@ -11,7 +11,7 @@ from tinylora.cli import main
 from tinylora.settings.algorithms import ALGORITHMS
 from tinylora.settings.choices import METHODS
 
-BY_ROWS = ("npg", "cma-es", "random-search")
+BY_ROWS = ("npg", "cma-es", "bayes", "random-search")
 WITH_A_LAYER = ("tinylora", "lora-xs")  # whose v can differ from row to row
 PEFT = {"adapter_config.json", "adapter_model.safetensors"}
 FILES = {"lora": PEFT, "vera": PEFT}

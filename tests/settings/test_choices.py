@@ -27,7 +27,7 @@ NEEDED: dict[tuple[Any, str], dict[str, Any]] = {  # without these they have no 
     ("sft", "samples_per_prompt"): {"references": "own"},
     ("npg", "max_draws"): {"snr": 2.0},
 }
-NEED_V = ("npg", "cma-es", "random-search")  # every row of a batch has a v of its own
+NEED_V = ("npg", "cma-es", "bayes", "random-search")  # every row of a batch has a v of its own
 COMBINATIONS = [
     (method, algorithm, rollout)
     for method, algorithm, rollout in product(*CHOICES.values())

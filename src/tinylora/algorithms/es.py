@@ -1,4 +1,4 @@
-"""Training without gradients: CMA-ES, and random search as the control for every optimiser.
+"""Training without gradients: CMA-ES, Bayesian optimisation, and random search as their control.
 
 A step draws a population of v, lets every candidate answer the same prompts with the same
 randomness (one batch: by row, or as many adapters in vLLM), and scores each by its mean reward.
@@ -6,6 +6,7 @@ No gradient is needed, so it works over any quantised or inference-only base.
 
     cma-es          pycma; the policy is the mean of its distribution (its tutorial: 1604.00772)
     random-search   v ~ sigma N(0, 1), always on the first step's prompts; the best one is kept
+    bayes           a Gaussian process in a trust region (`bayes.py`)
 
 Departures: (1) pycma needs two dimensions, so a single number has an idle second one; (2) restarts
 (`restarts`) double the population, as in IPOP-CMA-ES, and are off by default.
@@ -20,11 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinylora.algorithms.bayes import Bayes
 from tinylora.algorithms.log import PhaseClock
 from tinylora.algorithms.loop import Run, Samples
 from tinylora.algorithms.rollouts import roll_out, rollout_metrics, sample_records
 from tinylora.policy import adapter_of
-from tinylora.settings import CmaEs, RandomSearch, Search
+from tinylora.settings import Bayesian, CmaEs, RandomSearch, Search
 
 
 class Optimiser(Protocol):
@@ -142,10 +144,15 @@ class SearchStep:
         RequestError: the method has no v.
     """
 
-    def __init__(self, run: Run, settings: CmaEs | RandomSearch) -> None:
+    def __init__(self, run: Run, settings: CmaEs | RandomSearch | Bayesian) -> None:
         self.run, self.settings = run, settings
         self.adapter = adapter_of(run.policy, "A search by candidates")
-        self.state = Replayed(self.adapter.v.numel(), settings, run.seed)
+        num = self.adapter.v.numel()
+        self.state: Replayed | Bayes
+        if isinstance(settings, Bayesian):
+            self.state = Bayes(num, population_of(num, settings), settings.sigma, run.seed)
+        else:
+            self.state = Replayed(num, settings, run.seed)
 
     def __call__(self, number: int) -> tuple[dict[str, float], Samples]:
         """Take step `number` (from 0).
@@ -153,7 +160,8 @@ class SearchStep:
         Raises:
             TinyLoraError: too many completions could not be judged.
         """
-        run, clock, v, search = self.run, PhaseClock(), self.adapter.v, self.state.search
+        run, clock, v = self.run, PhaseClock(), self.adapter.v
+        search = self.state if isinstance(self.state, Bayes) else self.state.search
         candidates = search.ask().to(v).view(-1, *v.shape)
         # Random search compares draws of all steps: they share the first one's prompts and noise.
         drawn = 0 if isinstance(self.settings, RandomSearch) else number

@@ -28,7 +28,7 @@ from tinylora.settings import RunSettings
 from tinylora.tasks.draw import draw_problems
 from tinylora.tasks.task import Problem, Task
 
-SEARCHES = ("cma-es", "random-search")
+SEARCHES = ("cma-es", "bayes", "random-search")
 SIGNAL_STATE = ("quiet_steps", "noisy_steps", "reward", "accuracy", "good_reward", "good")
 MOST_KEPT = 10_000_000  # parameters; of more, no copy is kept for a collapse
 Samples = list[dict[str, Any]]

@@ -13,6 +13,7 @@ from tinylora.settings.adapter import (
 )
 from tinylora.settings.algorithms import (
     Algorithm,
+    Bayesian,
     CmaEs,
     Grpo,
     Npg,
@@ -54,6 +55,7 @@ __all__ = [
     "Adam",
     "AdapterConfig",
     "Algorithm",
+    "Bayesian",
     "CmaEs",
     "Grpo",
     "Npg",

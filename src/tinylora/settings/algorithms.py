@@ -158,15 +158,20 @@ class CmaEs(Search):
     restarts: int = Field(default=0, ge=0, description="restarts with twice the population")
 
 
+class Bayesian(Search):
+    """Bayesian optimisation in a trust region."""
+
+
 class RandomSearch(Search):
     """The best of many draws: a control for every optimiser."""
 
 
-Algorithm = Grpo | Npg | Sft | CmaEs | RandomSearch
+Algorithm = Grpo | Npg | Sft | CmaEs | Bayesian | RandomSearch
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "grpo": Grpo,
     "npg": Npg,
     "sft": Sft,
     "cma-es": CmaEs,
+    "bayes": Bayesian,
     "random-search": RandomSearch,
 }

@@ -24,7 +24,7 @@ class RunSettings(Settings):
         description="what is trained: tinylora, lora, lora-xs, vera, bias-only, full, or peft:NAME "
         "for another of PEFT's methods (peft:randlora)",
     )
-    algorithm: Literal["grpo", "npg", "sft", "cma-es", "random-search"] = Field(
+    algorithm: Literal["grpo", "npg", "sft", "cma-es", "bayes", "random-search"] = Field(
         default="grpo",
         description="how it is trained: by rewards, on reference solutions, or without gradients",
     )
