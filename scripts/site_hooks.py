@@ -25,6 +25,7 @@ from tinylora.settings import GROUPS, default_text
 ROOT = Path(__file__).parent.parent
 TOP = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 SUMMARIES: dict[str, tuple[str, str]] = {}  # address: title and first sentence, of English pages
+SECTIONS: dict[str, str] = {}  # address: section, in the order of the navigation
 
 
 def on_config(config: Any) -> Any:
@@ -195,9 +196,23 @@ def on_post_page(output: str, page: Any, **_: Any) -> None:
         )
 
 
+def on_nav(nav: Any, **_: Any) -> None:
+    """Remember the order of the English pages, and the section of each."""
+    for page in nav.pages:
+        address = page.file.dest_uri
+        if not address.startswith("zh/"):
+            SECTIONS.setdefault(address, page.ancestors[-1].title if page.ancestors else "Overview")
+
+
 def on_post_build(config: Any) -> None:
-    """llms.txt (llmstxt.org), once for the site, in the order of its pages."""
-    lines = [f"# {config.site_name}", "", f"> {config.site_description}", "", "## Pages", ""]
-    for address, (title, sentence) in SUMMARIES.items():
-        lines.append(f"- [{title}]({address})" + (f": {sentence}" if sentence else ""))
+    """llms.txt (llmstxt.org), once for the site, in the order of its navigation."""
+    lines = [f"# {config.site_name}", "", f"> {config.site_description}"]
+    told = ""
+    for address, section in SECTIONS.items():
+        if address in SUMMARIES:
+            title, sentence = SUMMARIES[address]
+            lines += ["", f"## {section}", ""] if section != told else []
+            lines.append(f"- [{title}]({address})" + (f": {sentence}" if sentence else ""))
+            told = section
+    lines += ["", "## Optional", "", "- [In Chinese](zh/index.html)"]
     (Path(config.site_dir) / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
