@@ -53,8 +53,16 @@ format: $(VENV)/installed-dev ## fix what ruff can fix by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: docs smoke
+docs: $(VENV)/installed-docs ## build the documentation into site/, with links checked
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+	@echo "The site is in site/. To read it: python3 -m http.server -d site"
+
+smoke: $(VENV)/installed-dev ## build sdist and wheel, install the wheel alone elsewhere, and train with it
+	@$(OFFLINE) scripts/smoke.sh $(BIN)/python
+
 clean: ## remove the virtual environments and the caches; runs/ stays
-	rm -rf $(VENV) $(VLLM) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) site dist .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/created $(VLLM)/created:
 	@found=; for python in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -71,7 +79,7 @@ $(VENV)/created $(VLLM)/created:
 
 $(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
 	@echo "Installing tinylora and what it needs into $(VENV) (minutes, once) ..."
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[data,figures]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
@@ -92,4 +100,9 @@ $(VLLM)/installed: $(VLLM)/created pyproject.toml constraints-vllm.txt
 		--requirement constraints-vllm.txt
 	@$(VLLM)/bin/python -m pip install -qq --disable-pip-version-check \
 		--constraint constraints-vllm.txt --editable .
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	@echo "Installing MkDocs into $(VENV) (once) ..."
+	@$(PIP) --editable '.[docs]'
 	@touch $@

@@ -3,6 +3,9 @@
     pip install "trl>=1.16,<1.17"
     python examples/trl_grpo.py        # two CPU cores: 20 steps of the embedded model in a minute
 
+Expect 54 % greedy accuracy (15 % before) and 46 % sampled (33 % before): seed 0, 256 test problems,
+1,280 completions, with a rate that was not tuned.
+
 `register=True` puts the adapter's numbers among `model.parameters()`, where the trainer looks for
 what trains; the rest of the model is frozen, and no PEFT is involved: nothing is merged, and
 nothing is cast as long as the model and the trainer compute in fp32. TRL's defaults are others:

@@ -47,7 +47,11 @@ class Policy(Protocol):
         """The trained numbers, for a checkpoint."""
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state_dict` gave."""
+        """Put back what `state_dict` gave.
+
+        Args:
+            state: names to tensors, as it gave them.
+        """
 
     def metrics(self) -> dict[str, float]:
         """How far the policy has moved, for the step's metrics."""
@@ -59,12 +63,20 @@ class Policy(Protocol):
     def write_lora(self, folder: Path) -> None:
         """Write the present parameters as a LoRA into a new folder, for engines that serve LoRA.
 
+        Args:
+            folder: which is made, and must not be there yet.
+
         Raises:
             RequestError: the method is not a LoRA.
         """
 
     def save(self, folder: Path, store: Store) -> int:
-        """Write what was trained into a run folder; returns the bytes of its files."""
+        """Write what was trained into a run folder; returns the bytes of its files.
+
+        Args:
+            folder: of the run, or its `best/`.
+            store: the precision of the numbers in the files, fp32, bf16 or fp16.
+        """
 
     def detach(self) -> None:
         """Make the model what it was before."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers.documents import unexplained
 from tinylora.cli import main
 from tinylora.settings.algorithms import ALGORITHMS
 from tinylora.settings.choices import METHODS
@@ -62,6 +63,7 @@ def test_a_run_leaves_a_whole_folder(
     assert (recorded["algorithm"], recorded["method"]) == (algorithm, method)
     metrics = [json.loads(line) for line in lines(folder / "metrics.jsonl")]
     assert [line["step"] for line in metrics] == [1, 2]
+    assert unexplained(metrics[-1]) == set()
     assert {json.loads(line)["step"] for line in lines(folder / "samples.jsonl")} == {1, 2}
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert (summary["algorithm"], summary["stopped"], summary["steps"]) == (algorithm, "steps", 2)

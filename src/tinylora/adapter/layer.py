@@ -59,6 +59,7 @@ def attach(
     Args:
         model: any model with the linear layers that `config.targets` names; it is changed in place
             by hooks and by freezing its parameters, and `detach` undoes both.
+        config: how many numbers, and where they act; None: 13 numbers in 13 groups.
         register: also put v among `model.parameters()` (as `tinylora_v`), for trainers that look
             for it there; it is then in `state_dict` too.
 
@@ -180,7 +181,11 @@ class TinyLora:
         return self.folded() if self.can_fold else nullcontext()
 
     def write_lora(self, folder: str | Path) -> None:
-        """Write the current parameters as a LoRA into a new folder, for engines that serve LoRA."""
+        """Write the current parameters as a LoRA, for engines that serve LoRA.
+
+        Args:
+            folder: which is made, and must not be there yet.
+        """
         self._lora_writer.write(folder)
 
     @cached_property
@@ -192,7 +197,14 @@ class TinyLora:
         self.set_values(torch.zeros_like(self.v))
 
     def set_values(self, values: Tensor) -> None:
-        """Overwrite v (num_groups, u) in place."""
+        """Overwrite v in place.
+
+        Args:
+            values: (num_groups, u), of any floating dtype.
+
+        Raises:
+            RequestError: they have another shape.
+        """
         if values.shape != self.v.shape:
             raise RequestError(
                 f"The values have shape {tuple(values.shape)}, but this adapter's v is "
@@ -202,7 +214,14 @@ class TinyLora:
             self.v.copy_(values)
 
     def delta_weight(self, name: str) -> Tensor:
-        """W' - W of one module, (d_out, d_in), in the dtype of v."""
+        """W' - W of one module, (d_out, d_in), in the dtype of v.
+
+        Args:
+            name: of the module, as `modules_by_group` has it.
+
+        Raises:
+            RequestError: it is not adapted.
+        """
         item = self._adapted.get(clean_name(name))
         if item is None:
             raise RequestError(
@@ -222,13 +241,23 @@ class TinyLora:
         return math.sqrt(float(torch.stack(norms).square().sum()) / num_elements)
 
     def rounding(self, store: files.Store) -> files.Rounding:
-        """What `save` in this precision would take from v."""
+        """What `save` would take from v.
+
+        Args:
+            store: fp32, bf16 or fp16.
+        """
         return files.rounding(self.v, store)
 
     def save(self, path: str | Path, store: files.Store = "fp32") -> int:
         """Write v and its settings as one small file, atomically; return its size in bytes.
 
-        In a folder that exists, the file is `adapter.safetensors`, which `load` finds there.
+        Args:
+            path: of the file; in a folder that exists, it is `adapter.safetensors`, which `load`
+                finds there.
+            store: the precision of v in the file, fp32, bf16 or fp16.
+
+        Raises:
+            RequestError: v is not finite in this precision.
         """
         return files.write(path, self._contents(), store)
 
@@ -288,9 +317,14 @@ class TinyLora:
     def folded(self, allow_half: bool = False) -> Iterator["FoldReport | None"]:
         """Inside, the update is written into the weights and the hooks rest: fast generation.
 
-        On leaving, every weight is what it was, bit for bit. Half-precision weights would round
-        most of a tiny update away and are refused, unless `allow_half`: then the context yields
-        a report of what was lost.
+        On leaving, every weight is what it was, bit for bit.
+
+        Args:
+            allow_half: also fold into half-precision weights, which round most of a tiny update
+                away; the context then yields a report of what was lost.
+
+        Raises:
+            RequestError: weights are quantised or shared, or in half precision and not allowed.
         """
         maps = list(self._adapted.values())
         check_foldable(self.model, maps, allow_half)

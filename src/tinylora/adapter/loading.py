@@ -22,6 +22,7 @@ def load(model: nn.Module, source: str | Path, *, force: bool = False) -> TinyLo
     """Attach an adapter to its base model.
 
     Args:
+        model: the base, which is changed in place as by `attach`.
         source: a file, a run folder, a hub id, or an adapter's text (`tl1:...`).
         force: attach it to another base anyway, where v fits, with a warning: it then acts on
             other singular vectors than it was trained on.

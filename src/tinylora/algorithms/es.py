@@ -13,10 +13,10 @@ Departures: (1) pycma needs two dimensions, so a single number has an idle secon
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import cma  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from torch import Tensor
@@ -45,6 +45,14 @@ class Optimiser(Protocol):
         """Where the search stands."""
 
 
+def _pycma() -> Any:
+    """The package, which warns where it cannot draw."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Could not import matplotlib")
+        import cma  # type: ignore[import-untyped]
+    return cma
+
+
 class Cma:
     """pycma's CMA-ES on n numbers, from zero."""
 
@@ -61,7 +69,7 @@ class Cma:
             "seed": np.nan,  # leave numpy's global generator alone
             "verbose": -9,
         }
-        return cma.CMAEvolutionStrategy(mean, self.settings.sigma, options)
+        return _pycma().CMAEvolutionStrategy(mean, self.settings.sigma, options)
 
     def ask(self) -> Tensor:
         self.asked = self.es.ask()

@@ -33,6 +33,9 @@ VERB = Verb(
 def run(argv: Sequence[str]) -> None:
     """Run the verb."""
     request = Request(**VERB.given(argv))
+    from tinylora.plotting import check_can_draw
+
+    check_can_draw('"tinylora figures"')
     from tinylora.sweep.drawing import draw_figures
     from tinylora.sweep.results import read_results
 

@@ -46,6 +46,8 @@ def to_gguf(adapter: TinyLora, folder: str | Path, *, source: str | Path | None 
     """Write the adapter as `adapter.gguf`, in fp32, into a new folder.
 
     Args:
+        adapter: attached to its base.
+        folder: which is made, and must not be there yet.
         source: what the adapter was loaded from, for the model card.
 
     Raises:

@@ -41,6 +41,8 @@ def to_lora(
     """Write the adapter as it is now into a new LoRA folder, with a model card.
 
     Args:
+        adapter: attached to its base.
+        folder: which is made, and must not be there yet.
         dtype: of A and B.
         prompts: token ids on which PEFT's answers are compared with the adapter's; none: some of
             the vocabulary.

@@ -61,6 +61,8 @@ def to_merged(
     The model itself is as it was afterwards, bit for bit.
 
     Args:
+        adapter: attached to its base.
+        folder: which is made, and must not be there yet.
         dtype: of all its weights. It must be no finer than the model at hand.
         tokenizer: is saved beside the model.
         prompts: token ids; where weights are rounded, the report compares logits on them.

@@ -53,6 +53,8 @@ def to_peft_tinylora(
     Where PEFT cannot share numbers as the adapter does, it gets copies of them.
 
     Args:
+        adapter: attached to its base.
+        folder: which is made, and must not be there yet.
         source: what the adapter was loaded from, for the model card.
 
     Raises:
@@ -175,6 +177,10 @@ class Imported:
 
 def from_peft_tinylora(model: nn.Module, folder: str | Path) -> Imported:
     """Attach an adapter whose updates are those of a checkpoint of PEFT's TinyLoRA.
+
+    Args:
+        model: the base, which is changed in place as by `attach`.
+        folder: with PEFT's adapter_config.json and weights.
 
     Raises:
         RequestError: the folder holds no such checkpoint, or something in it that no adapter of

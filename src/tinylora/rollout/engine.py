@@ -77,6 +77,10 @@ class Engine(Protocol):
         """`num_samples` completions of each prompt; the same seed gives the same ones.
 
         Args:
+            prompts: token ids of each.
+            num_samples: completions of each prompt.
+            sampling: temperature, budget and end tokens.
+            seed: of all randomness.
             places: of these prompts among all that share the seed; a prompt's randomness follows
                 from its place. None: 0, 1, 2, ...
         """
@@ -94,7 +98,11 @@ class Engine(Protocol):
         Candidates share the randomness of a prompt, so that they differ by what they are alone.
 
         Args:
+            prompts: token ids of each.
             candidates: values of an adapter, (C, num_groups, u).
+            sampling: temperature, budget and end tokens.
+            seed: of all randomness.
+            places: as in `generate`.
 
         Raises:
             RequestError: the policy has no adapter.

@@ -26,6 +26,7 @@ from tinylora.evaluate.exam import summaries
 from tinylora.fsdp import check_processes, shard
 from tinylora.methods import method_of
 from tinylora.models import evaluation_mode, place_of
+from tinylora.plotting import can_draw, no_drawing
 from tinylora.policy import Policy, adapter_of
 from tinylora.rollout.engine import Engine
 from tinylora.run.engines import EngineOf, open_engine
@@ -285,9 +286,13 @@ class Course:
         summary = summarise(self.prepared, self.folder, measured, saved, outcome, seconds)
         if distributed.is_main():
             write_json(self.folder.summary, summary)
-            draw_curve(self.folder.metrics, summary, self.folder.curve)
+            if can_draw():
+                draw_curve(self.folder.metrics, summary, self.folder.curve)
+            else:
+                self.say(no_drawing(self.folder.curve.name))
         self.console.print(end_table(summary))
-        self.say(f"Run folder: {self.folder.path} (with curve.png and summary.json)")
+        curve = " and curve.png" if can_draw() else ""
+        self.say(f"Run folder: {self.folder.path} (with summary.json{curve})")
         return summary
 
     def say(self, sentence: str) -> None:

@@ -149,7 +149,11 @@ class TrainConfig(_OfTheRun):
         return self
 
     def with_rate_of(self, model: str) -> "TrainConfig":
-        """The settings for a model of this name, whose default learning rate is its own."""
+        """The settings for another model, whose default learning rate is its own.
+
+        Args:
+            model: its name.
+        """
         values = {"model": model, "method": self.method}
         return self.model_copy(
             update={"model": model, "learning": _with_rate(self.learning, values)}

@@ -37,6 +37,11 @@ def controlled(task: Task, control: str, seed: int) -> Task:
     A completion that the true grader cannot judge scores all the same where the control does not
     ask it (`random`, `format`, `majority`), and is not judged under the others.
 
+    Args:
+        task: whose problems are asked, and whose grader gives the true score.
+        control: random, format, incorrect, shuffled or majority.
+        seed: of what is drawn.
+
     Raises:
         RequestError: there is no such control, or the task does not say what the answer in a
             completion is.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
-from tinylora.errors import RequestError
+from tinylora.errors import RequestError, install_hint
 
 DataRow = dict[str, Any]
 Placed = tuple[str, DataRow]
@@ -295,8 +295,14 @@ def _placed(row: Any, text: str, place: str) -> Placed:
 
 
 def _parquet(path: Path) -> Iterator[Placed]:
-    import pyarrow.parquet as parquet  # type: ignore[import-untyped]
-    from pyarrow import ArrowException
+    try:
+        import pyarrow.parquet as parquet  # type: ignore[import-untyped]
+        from pyarrow import ArrowException
+    except ImportError:
+        raise RequestError(
+            f"{path} is a Parquet file, which needs pyarrow, and that is not installed. "
+            f"{install_hint('data')}, or turn the file into JSON lines."
+        ) from None
 
     try:
         batches = parquet.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS)
@@ -309,7 +315,14 @@ def _parquet(path: Path) -> Iterator[Placed]:
 
 
 def _from_hub(source: Source, task: str) -> Iterator[Placed]:
-    from datasets import load_dataset  # type: ignore[import-untyped]
+    try:
+        from datasets import load_dataset  # type: ignore[import-untyped]
+    except ImportError:
+        raise RequestError(
+            f"Task {task} is read from the hub ({source.hub}), which needs the package datasets, "
+            f"and that is not installed. {install_hint('data')}, or use local files: --data FILE "
+            "or --data DIR."
+        ) from None
 
     try:
         data_set = load_dataset(

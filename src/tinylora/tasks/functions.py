@@ -205,6 +205,9 @@ def as_reward(task: Task) -> RewardFunction:
     It takes completions as TRL gives them, texts or chats (whose last turn is the answer), and the
     columns of `as_row`. It returns scores, None where the grader could not judge.
 
+    Args:
+        task: whose grader judges.
+
     Raises:
         TinyLoraError: when it is called: there is no column `answer`.
     """
@@ -229,6 +232,7 @@ def as_row(problem: Problem, *, chat: bool = True) -> dict[str, Any]:
     """The problem as a row of a data set for TRL: its prompt, `answer`, and its other columns.
 
     Args:
+        problem: of any task.
         chat: the prompt as turns, which the trainer puts into the chat template; else as text.
     """
     said = chat_of(problem)

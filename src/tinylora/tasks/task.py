@@ -94,7 +94,8 @@ class Task:
 
     Args:
         name: what reports call it.
-        train, test: problems; a sequence may make them by index.
+        train: problems to learn from; a sequence may make them by index.
+        test: problems to measure on.
         grade: (gold, completion) -> Verdict, or a number, None where it cannot judge; None where a
             verdict needs more of the problem than its gold answer: then there is `grade_many`.
         max_new_tokens: the completion budget, unless the settings give one.
@@ -102,8 +103,9 @@ class Task:
             of each kind.
         grade_many: a grader of many completions in one call, used in place of `grade` where there
             is one.
-        right_answer, wrong_answer: of a problem, a completion that is right, and one that is not;
-            None: there is none to try. Without them, the solution or the gold answer is right.
+        right_answer: of a problem, a completion that is right; None: there is none to try. Without
+            it, the solution or the gold answer is right.
+        wrong_answer: of a problem, a completion that is not right; None: there is none to try.
         spellings: of a problem, other completions that are right.
         answer_of: the answer that a completion gives in the format that is asked for; None: it
             gives none.

@@ -85,7 +85,8 @@ def judge(
         source: one whole C++ file.
         tests: inputs and wanted outputs.
         limits: for each test; None: 2 s of CPU time, 256 MB.
-        compare: how outputs are compared (`outputs.py`); `tolerance` belongs to auto and float.
+        compare: how outputs are compared (`outputs.py`): auto, tokens, exact or float.
+        tolerance: by which decimal numbers may differ, under auto and float.
         scheme: "binary": 1 if all tests pass, else 0, and the first failure ends it. "graded": 0
             does not compile, 0.5 compiles, 0.5 + 0.5 k/n with k of n tests passed; all tests run,
             but for those after the second time-out.
@@ -112,8 +113,12 @@ def judge_many(
 ) -> list[Verdict]:
     """`judge` for each, on all cores; equal ones are judged once.
 
+    Args:
+        submissions: programs, each with its tests and limits.
+        unsafe_no_sandbox: run without the sandbox; warns, and the verdicts say so.
+
     Raises:
-        as `judge`.
+        SandboxUnavailable: programs cannot be run here; the message says what to do.
     """
     mechanism = mechanism_for(unsafe_no_sandbox)
     distinct = list(dict.fromkeys(submissions))

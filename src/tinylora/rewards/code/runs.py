@@ -31,7 +31,12 @@ _MAX_TIMEOUTS = 2  # a program that hangs would else take the time of all tests
 
 @dataclass(frozen=True)
 class Test:
-    """An input and the output that is wanted for it."""
+    """An input and the output that is wanted for it.
+
+    Args:
+        input: what the program reads from its standard input.
+        output: what it is to write to its standard output.
+    """
 
     input: str | bytes
     output: str | bytes

@@ -33,7 +33,16 @@ _NO_ANSWER = Judged(False, "no answer in the completion")
 
 
 def grade(gold: str, completion: str, answer_format: AnswerFormat = "any") -> Verdict:
-    """Grade one completion; see `grade_many`."""
+    """Grade one completion.
+
+    Args:
+        gold: the right answer, bare or in `$...$` or as a solution that ends in it.
+        completion: the text to grade.
+        answer_format: what the prompt asked for: boxed, hash, or any form.
+
+    Returns:
+        A verdict, as `grade_many` gives them.
+    """
     return grade_many([(gold, completion)], answer_format)[0]
 
 
