@@ -50,6 +50,8 @@ from tinylora.adapter.svd import Factors
 from tinylora.errors import RequestError
 from tinylora.settings import AdapterConfig
 
+FactorsOf = Callable[[LinearMap, AdapterConfig], Factors]
+
 
 def attach(
     model: nn.Module, config: AdapterConfig | None = None, *, register: bool = False
@@ -68,10 +70,29 @@ def attach(
             not fit the model.
     """
     _check_bare(model)
-    config = resolved(config or AdapterConfig(), model)
     keep_codes(model)
+    adapter = unattached(model, config or AdapterConfig())
+    adapter._hook(register)
+    return adapter
+
+
+def unattached(
+    model: nn.Module, config: AdapterConfig, factors_of: FactorsOf = linear_factors
+) -> "TinyLora":
+    """The adapter that `attach` would put on the model, with v = 0, without putting it there.
+
+    For engines that compute the update themselves: factors, groups, names and fingerprint.
+
+    Args:
+        factors_of: gives the factors of a linear layer; one that remembers them saves the time.
+
+    Raises:
+        RequestError: as `attach`, save that an adapter may be on already.
+    """
+    config = resolved(config, model)
     fingerprint = take(model)
-    factors = {m: _factors(m, config) for m in linear_maps(model, config.targets, config.layers)}
+    maps = linear_maps(model, config.targets, config.layers)
+    factors = {m: _factors(m, config, factors_of) for m in maps}
     left_out = [m.name for m, found in factors.items() if not found.is_defined]
     _report_left_out(left_out, len(factors))
     kept = {m.name: (m, found) for m, found in factors.items() if found.is_defined}
@@ -82,9 +103,7 @@ def attach(
         for index, names in enumerate(groups)
         for name in names
     ]
-    adapter = TinyLora(model, config, groups, left_out, adapted, fingerprint)
-    adapter._hook(register)
-    return adapter
+    return TinyLora(model, config, groups, left_out, adapted, fingerprint)
 
 
 class TinyLora:
@@ -378,11 +397,11 @@ class TinyLora:
             self._active, self._context = self.v, ""
 
 
-def _factors(linear: LinearMap, config: AdapterConfig) -> Factors:
+def _factors(linear: LinearMap, config: AdapterConfig, factors_of: FactorsOf) -> Factors:
     _, device = input_kind(linear)
     try:
         with without_autocast(device.type):
-            return linear_factors(linear, config)
+            return factors_of(linear, config)
     except RequestError as error:
         raise RequestError(f"{linear.name}: {error}") from None
 

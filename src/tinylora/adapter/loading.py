@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from tinylora.adapter import files, fingerprint
-from tinylora.adapter.layer import TinyLora, attach
+from tinylora.adapter.layer import FactorsOf, TinyLora, attach, unattached
 from tinylora.adapter.modules import linear_maps
 from tinylora.adapter.sharing import groups_of
 from tinylora.errors import RequestError
@@ -44,6 +44,26 @@ def load(model: nn.Module, source: str | Path, *, force: bool = False) -> TinyLo
     return adapter
 
 
+def unattached_from(
+    model: nn.Module, contents: files.AdapterFile, name: str, factors_of: FactorsOf
+) -> TinyLora:
+    """The adapter with its values and checked as `load` checks it, but without its hooks.
+
+    Args:
+        name: what sentences call it.
+        factors_of: as `unattached` takes it.
+
+    Raises:
+        RequestError: it was trained on another base or other modules.
+    """
+    _check_base(model, contents, name, None)
+    _check_sizes(model, contents, name)
+    adapter = unattached(model, contents.config, factors_of)
+    _check_modules(adapter, contents, name, None)
+    adapter.set_values(contents.v)
+    return adapter
+
+
 def base_problem(model: nn.Module, contents: files.AdapterFile) -> str:
     """In which ways the model is not the adapter's base, why, and the cure; "" for its base."""
     mismatch = fingerprint.compare(contents.fingerprint, fingerprint.take(model))
@@ -63,7 +83,7 @@ def _named(base: str, revision: str) -> str:
     return f"{base} at {revision}" if base and revision else base
 
 
-def _check_base(model: nn.Module, contents: files.AdapterFile, name: str, force: bool) -> None:
+def _check_base(model: nn.Module, contents: files.AdapterFile, name: str, force: bool | None) -> None:
     if problem := base_problem(model, contents):
         _refuse(f"{name} was not trained on this model's weights: {problem}", force)
 
@@ -78,7 +98,7 @@ def _check_sizes(model: nn.Module, contents: files.AdapterFile, name: str) -> No
         raise RequestError(_misfit(name, contents, {"shape of v": (tuple(contents.v.shape), here)}))
 
 
-def _check_modules(adapter: TinyLora, contents: files.AdapterFile, name: str, force: bool) -> None:
+def _check_modules(adapter: TinyLora, contents: files.AdapterFile, name: str, force: bool | None) -> None:
     modules = files.modules_hash(adapter.modules_by_group)[: len(contents.modules)]
     pairs = {
         "modules or groups": (f"hash {contents.modules}", f"hash {modules}"),
@@ -107,7 +127,10 @@ def _misfit(
     )
 
 
-def _refuse(problem: str, force: bool) -> None:
+def _refuse(problem: str, force: bool | None) -> None:
+    """Raise, or warn where it is forced; None: there is no way to force it here."""
+    if force is None:
+        raise RequestError(problem)
     if not force:
         raise RequestError(f"{problem} To load it anyway: force=True (--force); {RISK}.")
     warnings.warn(f"{problem} It is loaded anyway; {RISK}.", stacklevel=4)

@@ -29,6 +29,7 @@ VERBS = {
     "check-rewards": "check a task's grader on its own reference answers, without a model",
     "inspect": "show what a model offers to adapt, or what an adapter file holds",
     "export": "write an adapter for PEFT, vLLM, llama.cpp, or as a merged model",
+    "serve": "serve a base model and any number of its adapters over HTTP, by vLLM",
     "import": "turn a checkpoint of PEFT's TinyLoRA into an adapter file",
 }
 USAGE = """usage: tinylora VERB [options]

@@ -62,17 +62,28 @@ class Verb:
         for word in words:
             if word.startswith("--"):
                 self._check_known(word.split("=", 1)[0])
-        try:
-            parsed, rest = self._parser().parse_known_args(self._with_true(words))
-        except argparse.ArgumentError as error:  # the one thing that can be wrong with a text
-            self._refuse(f"{error.argument_name} needs a value.")
+        found, rest = self.given_and_rest(words)
         if rest:
             self._refuse(f'"tinylora {self.name}" does not know what to do with {rest[0]}.')
+        return found
+
+    def given_and_rest(self, argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+        """The options that were given, and the words that are for another program.
+
+        Raises:
+            RequestError: a value is missing.
+            SystemExit: after --help.
+        """
+        try:
+            words = self._with_true([_dashed(word) for word in argv])
+            parsed, rest = self._parser().parse_known_args(words)
+        except argparse.ArgumentError as error:  # the one thing that can be wrong with a text
+            self._refuse(f"{error.argument_name} needs a value.")
         found = vars(parsed)
         if missing := [n for n, f in self.fields.items() if f.is_required() and not found.get(n)]:
             needed = " and ".join(self._spelled(name) for name in missing)
             self._refuse(f'"tinylora {self.name}" needs {needed}.')
-        return found
+        return found, rest
 
     def _refuse(self, sentence: str) -> NoReturn:
         raise RequestError(f'{sentence} All options: "tinylora {self.name} --help".')
