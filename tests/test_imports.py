@@ -25,6 +25,7 @@ ROOMS = (
     ("prompts",),
     ("policy",),
     ("methods",),
+    ("vllm_plugin",),
     ("rollout",),
     ("evaluate",),
     ("algorithms",),

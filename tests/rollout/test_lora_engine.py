@@ -28,6 +28,9 @@ class NotingServer:
         self.loaded: dict[str, dict[str, torch.Tensor]] = {}
         self.unloaded: list[str] = []
 
+    def takes(self, line: str) -> bool:
+        return False
+
     def load(self, folder: Path) -> None:
         self.loaded[folder.name] = load_file(folder / "adapter_model.safetensors")
 

@@ -184,6 +184,9 @@ class Tampering:
         self.server, self.how, self.wrong = server, how, wrong
         self.num_loads = 0
 
+    def takes(self, line: str) -> bool:
+        return self.server.takes(line)
+
     def load(self, folder: Path) -> None:
         self.num_loads += 1
         if self.how == "stale" and self.num_loads > 1:

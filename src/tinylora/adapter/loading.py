@@ -83,7 +83,9 @@ def _named(base: str, revision: str) -> str:
     return f"{base} at {revision}" if base and revision else base
 
 
-def _check_base(model: nn.Module, contents: files.AdapterFile, name: str, force: bool | None) -> None:
+def _check_base(
+    model: nn.Module, contents: files.AdapterFile, name: str, force: bool | None
+) -> None:
     if problem := base_problem(model, contents):
         _refuse(f"{name} was not trained on this model's weights: {problem}", force)
 
@@ -98,7 +100,9 @@ def _check_sizes(model: nn.Module, contents: files.AdapterFile, name: str) -> No
         raise RequestError(_misfit(name, contents, {"shape of v": (tuple(contents.v.shape), here)}))
 
 
-def _check_modules(adapter: TinyLora, contents: files.AdapterFile, name: str, force: bool | None) -> None:
+def _check_modules(
+    adapter: TinyLora, contents: files.AdapterFile, name: str, force: bool | None
+) -> None:
     modules = files.modules_hash(adapter.modules_by_group)[: len(contents.modules)]
     pairs = {
         "modules or groups": (f"hash {contents.modules}", f"hash {modules}"),

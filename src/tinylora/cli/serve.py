@@ -71,15 +71,15 @@ def command_of(request: Request, settings: PluginSettings, rest: Sequence[str]) 
     defaults = {
         "--served-model-name": request.model,
         "--logprobs-mode": "processed_logprobs",
-        **({"--dtype": "float32"} if source != request.model and _is_gguf(request.model) else {}),
+        **({"--dtype": "float32"} if _is_gguf(request.model) else {}),
     }
-    chosen = [word for name, value in defaults.items() if name not in rest for word in (name, value)]
+    chosen = [pair for pair in defaults.items() if pair[0] not in rest]
     return [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", source),
         *("--enable-lora", "--max-lora-rank", "8"),
         *("--max-loras", str(request.slots), "--max-cpu-loras", str(request.slots)),
         *("--additional-config", json.dumps({ON_SERVER: given})),
-        *chosen,
+        *(word for pair in chosen for word in pair),
         *rest,
     ]
 

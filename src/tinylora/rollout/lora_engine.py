@@ -1,6 +1,7 @@
-"""Rollouts by a server of LoRA adapters: every version of the numbers is an adapter of its own.
+"""Rollouts by a server of adapters: every version of the numbers is an adapter of its own.
 
-The policy writes its parameters as a LoRA in a new folder, under a new name; the server loads
+A server with our plugin (`vllm_plugin`) is given the numbers themselves, as text. Any other is
+given a LoRA: the policy writes its parameters in a new folder, under a new name; the server loads
 it, answers under it, and forgets the one before. Nothing is merged, and nothing is overwritten: a
 prefix cache is keyed by name and path, and would serve keys and values of an older version.
 
@@ -25,15 +26,23 @@ from tinylora.policy import Policy, adapter_of
 from tinylora.rollout.engine import Completion, Sampling
 
 SHARED_MEMORY = Path("/dev/shm")
+Version = Path | str  # of an adapter: the folder of its LoRA, or its text
 
 
 class LoraServer(Protocol):
     """What serves the adapters: vLLM in this process, or servers anywhere."""
 
-    def load(self, folder: Path) -> None:
-        """Serve the LoRA in `folder` from now on, under the folder's name."""
+    def takes(self, line: str) -> bool:
+        """Whether it serves adapters by their texts, such as this one.
 
-    def unload(self, folder: Path) -> None:
+        Raises:
+            TinyLoraError: it would, but refuses this one.
+        """
+
+    def load(self, version: Version) -> None:
+        """Serve this adapter from now on, under the name that `name_of` gives it."""
+
+    def unload(self, version: Version) -> None:
         """Forget it; its files are removed afterwards."""
 
     def generate(
@@ -46,9 +55,9 @@ class LoraServer(Protocol):
         prompts: Sequence[list[int]],
         sampling: Sampling,
         seeds: list[int],
-        adapters: Sequence[Path],
+        adapters: Sequence[Version],
     ) -> list[Completion]:
-        """A completion of each prompt under the adapter in its own folder, all at once; the
+        """A completion of each prompt under its own adapter, all at once; the
         adapters are forgotten afterwards, and the one loaded last is served on."""
 
 
@@ -56,8 +65,9 @@ class LoraEngine:
     """Samples from the policy as it is now, through a server of its LoRA.
 
     Args:
-        policy: one that has `write_lora`.
-        folder: where versions are written; the server has to see it under the same path.
+        policy: one that has an adapter, or `write_lora`.
+        folder: where LoRAs are written; a server that takes no texts has to see it under the same
+            path.
         numbers: of the versions; engines of one folder share them.
     """
 
@@ -68,7 +78,8 @@ class LoraEngine:
         self.server, self.folder, self.numbers = server, folder, numbers
         self.previous: dict[str, Tensor] | None = None  # the numbers of the version before
         self._served: dict[str, Tensor] | None = None
-        self._place: Path | None = None
+        self._version: Version | None = None
+        self._has_texts: bool | None = None  # unknown, until the server is asked
 
     def generate(
         self,
@@ -110,25 +121,25 @@ class LoraEngine:
             RequestError, TinyLoraError: as `generate`.
         """
         self._check(prompts, sampling)
-        folders = [self._new_place() for _ in candidates]
         adapter = adapter_of(self.policy, "A population")
         present = adapter.v.detach().clone()
+        versions: list[Version] = []
         try:
-            for values, folder in zip(candidates, folders, strict=True):
+            for values in candidates:
                 adapter.set_values(values)
-                self.policy.write_lora(folder)
+                versions.append(self._new_version())
             seeds = [seed_of(seed, place) for place in places or range(len(prompts))]
-            count = len(folders)
+            count = len(versions)
             answers = self.server.generate_each(
-                [prompt for prompt in prompts for _ in folders],
+                [prompt for prompt in prompts for _ in versions],
                 sampling,
-                [value for value in seeds for _ in folders],
-                folders * len(prompts),
+                [value for value in seeds for _ in versions],
+                versions * len(prompts),
             )
         finally:
             adapter.set_values(present)
-            for folder in folders:
-                shutil.rmtree(folder, ignore_errors=True)  # the last ones may not be there yet
+            for version in versions:
+                _remove(version)
         return [answers[i : i + count] for i in range(0, len(answers), count)]
 
     def publish(self) -> None:
@@ -136,30 +147,49 @@ class LoraEngine:
         state = self.policy.state_dict()
         if self._served is not None and same(state, self._served):
             return
-        new, old = self._new_place(), self._place
-        self.policy.write_lora(new)
+        new, old = self._new_version(), self._version
         self.server.load(new)
-        self.previous, self._served, self._place = self._served, state, new
+        self.previous, self._served, self._version = self._served, state, new
         if old is not None:
             self._forget(old)
 
     def close(self) -> None:
         """Take the last version from the server."""
-        if self._place is not None:
-            self._forget(self._place)
-        self._served = self._place = None
+        if self._version is not None:
+            self._forget(self._version)
+        self._served = self._version = None
 
     def _check(self, prompts: Sequence[list[int]], sampling: Sampling) -> None:
         if any(not prompt for prompt in prompts):
             raise RequestError("A prompt has 0 tokens, so there is nothing to continue.")
         check_context(self.policy.model, prompts, sampling.max_new_tokens)
 
-    def _new_place(self) -> Path:
-        return self.folder / f"{self.folder.name}-v{next(self.numbers)}"
+    def _new_version(self) -> Version:
+        """The policy as it is now: its text where the server takes it, else a LoRA's folder."""
+        adapter = self.policy.adapter
+        if adapter is not None and self._has_texts is not False:
+            line = adapter.to_text("fp32")
+            if self._has_texts is None:
+                self._has_texts = self.server.takes(line)
+            if self._has_texts:
+                return line
+        place = self.folder / f"{self.folder.name}-v{next(self.numbers)}"
+        self.policy.write_lora(place)
+        return place
 
-    def _forget(self, place: Path) -> None:
-        self.server.unload(place)
-        shutil.rmtree(place)
+    def _forget(self, version: Version) -> None:
+        self.server.unload(version)
+        _remove(version)
+
+
+def name_of(version: Version) -> str:
+    """What requests call it: a text names itself."""
+    return version.name if isinstance(version, Path) else version
+
+
+def _remove(version: Version) -> None:
+    if isinstance(version, Path):
+        shutil.rmtree(version)
 
 
 def same(state: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

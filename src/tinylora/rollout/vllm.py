@@ -1,7 +1,8 @@
 """Rollouts by vLLM in this process: a second copy of the base model, and the adapter itself.
 
-vLLM holds the base weights as they are in its own layout; the numbers reach it as a LoRA
-(`lora.py`), in a slot of rank 8 on the modules that are adapted. Log-probabilities are those of the
+vLLM holds the base weights as they are in its own layout. The numbers reach it as they are, through
+our plugin (`vllm_plugin`), with the outer factors in memory once; adapters of other methods reach
+it as a LoRA in a slot of rank 8 on the modules that are adapted. Log-probabilities are those of the
 distribution that was drawn from (temperature applied).
 
 It does not cover: several processes (each would need a vLLM of its own; use servers there), and
@@ -13,14 +14,16 @@ import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from tinylora.errors import RequestError, TinyLoraError, install_hint
 from tinylora.rollout.engine import Completion, Sampling
+from tinylora.rollout.lora_engine import Version, name_of
 from tinylora.settings import IN_PYTHON
+from tinylora.settings.serving import ON_SERVER, PluginSettings
+from tinylora.vllm_plugin import register
 
 RANKS = (8, 16, 32, 64, 128, 256)  # of the slots that vLLM makes, from the one that is used here
 DEFAULT_CACHE_GIB = {True: 1.0, False: 8.0}  # of keys and values; by whether it runs on a CPU
@@ -39,6 +42,7 @@ class Colocated:
         rank: of the adapters.
         targets: the last parts of the names of adapted modules; others get no slots.
         num_adapters: that a batch may mix; requests for more of them wait.
+        native: serve adapters as texts through our plugin, and no others.
         cache_gib: memory for keys and values; None: 1 on a CPU, else 8. It is given because
             vLLM's own measurement would count the trainer's memory twice.
     """
@@ -51,10 +55,14 @@ class Colocated:
         rank: int,
         targets: Sequence[str],
         num_adapters: int = 1,
+        native: bool = False,
         cache_gib: float | None = None,
     ) -> None:
         for name, value in IN_PROCESS.items():
             os.environ.setdefault(name, value)
+        plugin = PluginSettings(native=native, core_rank=rank if native else None)
+        if native:
+            register()
         self._vllm: Any = importlib.import_module("vllm")
         self._request: Any = importlib.import_module("vllm.lora.request").LoRARequest
         on_cpu = importlib.import_module("vllm.platforms").current_platform.is_cpu()
@@ -64,6 +72,7 @@ class Colocated:
             enable_lora=True,
             max_lora_rank=slot_rank(rank),
             max_loras=num_adapters,
+            additional_config={ON_SERVER: plugin.model_dump(exclude_defaults=True)},
             lora_target_modules=sorted({target.rpartition(".")[2] for target in targets}),
             logprobs_mode="processed_logprobs",
             gpu_memory_utilization=admitted_share() if not on_cpu else 0.9,
@@ -76,20 +85,25 @@ class Colocated:
         )
         self._ids = count(1)
         self._loaded: Any = None
+        self._native = native
 
-    def load(self, folder: Path) -> None:
-        """Serve the LoRA in `folder` from now on; the one before leaves the slot."""
+    def takes(self, line: str) -> bool:
+        """Whether it serves adapters by their texts."""
+        return self._native
+
+    def load(self, version: Version) -> None:
+        """Serve this adapter from now on; the one before leaves the slot."""
         if self._loaded is not None:
             self._llm.llm_engine.remove_lora(self._loaded.lora_int_id)
             self._loaded = None
-        adapter = self._request(folder.name, next(self._ids), str(folder))
+        adapter = self._asked(version)
         if not self._llm.llm_engine.add_lora(adapter):
-            raise TinyLoraError(f"vLLM did not load the adapter in {folder}. Look at its log.")
+            raise TinyLoraError(f"vLLM did not load the adapter {version}. Look at its log.")
         self._loaded = adapter
 
-    def unload(self, folder: Path) -> None:
+    def unload(self, version: Version) -> None:
         """Empty the slot, if it holds this one: `load` has emptied it of older ones."""
-        if self._loaded is not None and self._loaded.lora_name == folder.name:
+        if self._loaded is not None and self._loaded.lora_name == name_of(version):
             self._llm.llm_engine.remove_lora(self._loaded.lora_int_id)
             self._loaded = None
 
@@ -110,24 +124,24 @@ class Colocated:
         prompts: Sequence[list[int]],
         sampling: Sampling,
         seeds: list[int],
-        adapters: Sequence[Path],
+        adapters: Sequence[Version],
     ) -> list[Completion]:
-        """A completion of each prompt under the adapter in its own folder, in mixed batches."""
-        asked = {
-            folder: self._request(folder.name, next(self._ids), str(folder))
-            for folder in dict.fromkeys(adapters)
-        }
+        """A completion of each prompt under its own adapter, in mixed batches."""
+        asked = {version: self._asked(version) for version in dict.fromkeys(adapters)}
         try:
             outputs = self._llm.generate(
                 [{"prompt_token_ids": prompt} for prompt in prompts],
                 [self._parameters(sampling, 1, seed) for seed in seeds],
                 use_tqdm=False,
-                lora_request=[asked[folder] for folder in adapters],
+                lora_request=[asked[version] for version in adapters],
             )
         finally:
             for request in asked.values():
                 self._llm.llm_engine.remove_lora(request.lora_int_id)
         return [answer for (answer,) in completions(outputs, sampling)]
+
+    def _asked(self, version: Version) -> Any:
+        return self._request(name_of(version), next(self._ids), str(version))
 
     def _parameters(self, sampling: Sampling, num_samples: int, seed: int) -> Any:
         return self._vllm.SamplingParams(

@@ -1,4 +1,8 @@
-"""Rollouts by stock `vllm serve` processes, anywhere: the OpenAI protocol and LoRA endpoints.
+"""Rollouts by `vllm serve` processes, anywhere, over the OpenAI protocol.
+
+A server with our plugin (`tinylora serve`) takes each version of the numbers as text, in the
+requests themselves: no files, no folder in common, and as many candidates at once as it has slots.
+A stock one takes LoRAs through its endpoints. Which one it is, is asked once.
 
 Each server is a replica of the same base model. The prompts of a step are one heap; every replica
 takes from it as it gets done. What a replica fails at goes back, and after a few failures in a row
@@ -7,23 +11,27 @@ so that a step is not lost. Tokens travel as ids, both ways.
 
 Start a replica with
 
+    tinylora serve MODEL
+
+or, without the plugin, with
+
     VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve MODEL --enable-lora --max-lora-rank 8 \\
         --logprobs-mode processed_logprobs
 
-It does not cover: handing files to servers that share no folder with the trainer, or servers that
-ask for a key.
+It does not cover: handing LoRA files to servers that share no folder with the trainer, or servers
+that ask for a key.
 """
 
 import queue
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tinylora.errors import TinyLoraError
 from tinylora.rollout.engine import Completion, Sampling
+from tinylora.rollout.lora_engine import Version, name_of
 
 IN_FLIGHT = 32  # prompts that a replica works on at once
 MOST_FAILURES = 3  # in a row; then a replica rests
@@ -49,13 +57,32 @@ class Replica:
     def works(self) -> bool:
         return self.num_failures < MOST_FAILURES
 
-    def load(self, folder: Path) -> None:
-        """Serve the LoRA in `folder` under its name; a server that does already is content.
+    def takes(self, line: str) -> bool:
+        """Whether it serves adapters by their texts, such as this one; False: it has no plugin.
+
+        Raises:
+            TinyLoraError: it has, but refuses this adapter.
+        """
+        body = {"model": line, "prompt": [0], "max_tokens": 1}
+        try:
+            response = self.client.post("/v1/completions", json=body)
+        except httpx.HTTPError as error:
+            self.rest(error)
+            return False
+        if response.status_code == 404 and "does not exist" not in response.text:
+            raise TinyLoraError(f"{self.address} refused the adapter ({said(response)}).")
+        return response.is_success
+
+    def load(self, version: Version) -> None:
+        """Serve this adapter; a server that does already is content. A text needs nothing here.
 
         Raises:
             TinyLoraError: the server refuses it, and would again.
         """
-        body = {"lora_name": folder.name, "lora_path": str(folder)}
+        if isinstance(version, str):
+            self.num_failures = 0
+            return
+        body = {"lora_name": version.name, "lora_path": str(version)}
         try:
             response = self.client.post("/v1/load_lora_adapter", json=body)
         except httpx.HTTPError as error:
@@ -63,20 +90,23 @@ class Replica:
             return
         if response.is_error and "has already been loaded" not in response.text:
             raise TinyLoraError(
-                f"{self.address} did not load the adapter in {folder} ({said(response)}). Start "
+                f"{self.address} did not load the adapter in {version} ({said(response)}). Start "
                 f"it with: {START}. It must also see that folder under the same path "
                 "(adapter_dir)."
             )
         self.num_failures = 0
 
-    def unload(self, folder: Path) -> None:
-        """Forget the LoRA, which a server that failed has done anyway."""
+    def unload(self, version: Version) -> None:
+        """Forget the LoRA, which a server that failed has done anyway; texts are forgotten by
+        themselves."""
+        if isinstance(version, str):
+            return
         try:
-            self.client.post("/v1/unload_lora_adapter", json={"lora_name": folder.name})
+            self.client.post("/v1/unload_lora_adapter", json={"lora_name": version.name})
         except httpx.HTTPError as error:
             self.rest(error)
 
-    def complete(self, body: dict[str, Any], folder: Path) -> list[Any] | None:
+    def complete(self, body: dict[str, Any], version: Version) -> list[Any] | None:
         """The choices for one prompt; None: it failed this time.
 
         Raises:
@@ -85,7 +115,7 @@ class Replica:
         try:
             response = self.client.post("/v1/completions", json=body)
             if response.status_code == 404:  # it was started anew, and knows no adapter
-                self.load(folder)
+                self.load(version)
                 response = self.client.post("/v1/completions", json=body)
             if 400 <= response.status_code < 500:
                 raise TinyLoraError(
@@ -120,24 +150,35 @@ class Replicas:
 
     def __init__(self, addresses: Sequence[str], timeout_s: float) -> None:
         self.replicas = [Replica(address, timeout_s) for address in addresses]
-        self._folder = Path()
+        self._version: Version = ""
 
-    def load(self, folder: Path) -> None:
-        """Serve the LoRA in `folder` from now on; replicas that rest are asked again.
+    def takes(self, line: str) -> bool:
+        """Whether every replica that answers serves adapters by their texts.
+
+        Raises:
+            TinyLoraError: one refuses this adapter, or none answers.
+        """
+        with ThreadPoolExecutor(len(self.replicas)) as pool:
+            takes = list(pool.map(lambda replica: replica.takes(line), self.replicas))
+        self._working()
+        return all(has for has, replica in zip(takes, self.replicas, strict=True) if replica.works)
+
+    def load(self, version: Version) -> None:
+        """Serve this adapter from now on; replicas that rest are asked again.
 
         Raises:
             TinyLoraError: a server refuses it, or none answers.
         """
-        self._folder = folder
+        self._version = version
         with ThreadPoolExecutor(len(self.replicas)) as pool:
-            list(pool.map(lambda replica: replica.load(folder), self.replicas))
+            list(pool.map(lambda replica: replica.load(version), self.replicas))
         self._working()
 
-    def unload(self, folder: Path) -> None:
-        """Forget the LoRA wherever there is somebody to do so."""
+    def unload(self, version: Version) -> None:
+        """Forget the adapter wherever there is somebody to do so."""
         for replica in self.replicas:
             if replica.works:
-                replica.unload(folder)
+                replica.unload(version)
 
     def generate(
         self, prompts: Sequence[list[int]], num_samples: int, sampling: Sampling, seeds: list[int]
@@ -147,29 +188,29 @@ class Replicas:
         Raises:
             TinyLoraError: a server refuses a prompt, or none is left.
         """
-        folders = [self._folder] * len(prompts)
-        return self._answers(prompts, num_samples, sampling, seeds, folders)
+        versions = [self._version] * len(prompts)
+        return self._answers(prompts, num_samples, sampling, seeds, versions)
 
     def generate_each(
         self,
         prompts: Sequence[list[int]],
         sampling: Sampling,
         seeds: list[int],
-        adapters: Sequence[Path],
+        adapters: Sequence[Version],
     ) -> list[Completion]:
-        """A completion of each prompt under the adapter in its own folder; errors as `generate`'s.
+        """A completion of each prompt under its own adapter; errors as `generate`'s.
 
-        A replica mixes as many adapters in a batch as its `--max-loras` says.
+        A replica mixes as many adapters in a batch as it has slots for (`--max-loras`).
         """
-        served, folders = self._folder, dict.fromkeys(adapters)
+        served, versions = self._version, dict.fromkeys(adapters)
         try:
-            for folder in folders:
-                self.load(folder)
+            for version in versions:
+                self.load(version)
             answers = self._answers(prompts, 1, sampling, seeds, adapters)
         finally:
-            for folder in folders:
-                self.unload(folder)
-            self._folder = served
+            for version in versions:
+                self.unload(version)
+            self._version = served
         return [answer for (answer,) in answers]
 
     def _answers(
@@ -178,14 +219,14 @@ class Replicas:
         num_samples: int,
         sampling: Sampling,
         seeds: list[int],
-        folders: Sequence[Path],
+        versions: Sequence[Version],
     ) -> list[list[Completion]]:
-        """`num_samples` completions of each prompt under the adapter in its folder."""
+        """`num_samples` completions of each prompt under its adapter."""
         bodies = [
-            request(folder.name, prompt, num_samples, sampling, seed)
-            for prompt, seed, folder in zip(prompts, seeds, folders, strict=True)
+            request(name_of(version), prompt, num_samples, sampling, seed)
+            for prompt, seed, version in zip(prompts, seeds, versions, strict=True)
         ]
-        asked = dict(enumerate(zip(bodies, folders, strict=True)))
+        asked = dict(enumerate(zip(bodies, versions, strict=True)))
         choices: dict[int, list[Any]] = {}
         while len(choices) < len(asked):
             self._round({i: asked[i] for i in asked if i not in choices}, choices)
@@ -198,7 +239,7 @@ class Replicas:
             replica.client.close()
 
     def _round(
-        self, asked: dict[int, tuple[dict[str, Any], Path]], choices: dict[int, list[Any]]
+        self, asked: dict[int, tuple[dict[str, Any], Version]], choices: dict[int, list[Any]]
     ) -> None:
         """Ask for every prompt once; whatever fails is left for another round."""
         left: queue.SimpleQueue[int] = queue.SimpleQueue()

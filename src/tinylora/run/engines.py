@@ -16,9 +16,13 @@ from tinylora.rollout.vllm import Colocated, check_vllm
 from tinylora.rollout.vllm_server import Replicas
 from tinylora.settings import Search, TrainConfig, server_addresses
 from tinylora.settings.rollout import ColocatedSettings, ServedSettings, ServersSettings
+from tinylora.settings.serving import MAX_CORE_RANK
+from tinylora.vllm_plugin import version_problem
 
 EngineOf = Callable[[Policy], Engine]
-ADAPTERS_AT_ONCE = 8  # in a batch of candidates; slots take memory, and more candidates wait
+ADAPTERS_AT_ONCE = 8  # LoRAs in a batch of candidates; slots take memory, and more of them wait
+NATIVE_SLOTS = 256  # adapters that are numbers alone: as many as vLLM has rows in a batch
+NATIVE_METHODS = ("tinylora", "lora-xs")  # those whose adapters are texts
 SERVED_METHODS = ("tinylora", "lora-xs", "lora")  # those that are a LoRA at every step
 
 
@@ -63,13 +67,26 @@ def _lora_server(config: TrainConfig, base: Base) -> Colocated | Replicas:
     if isinstance(settings, ServersSettings):
         return Replicas(server_addresses(config.rollout), settings.rollout_timeout_s)
     assert isinstance(settings, ColocatedSettings)
+    native = is_native(config, base)
+    at_once = ADAPTERS_AT_ONCE if isinstance(config.learning, Search) else 1
     return Colocated(
         str(model_source(base.name)),
         str(base.model.dtype).removeprefix("torch."),
         rank=config.adapter.rank,
         targets=config.adapter.targets,
-        num_adapters=ADAPTERS_AT_ONCE if isinstance(config.learning, Search) else 1,
+        num_adapters=NATIVE_SLOTS if native else at_once,
+        native=native,
         cache_gib=settings.rollout_cache_gib,
+    )
+
+
+def is_native(config: TrainConfig, base: Base) -> bool:
+    """Whether vLLM in this process is given the numbers themselves, and not a LoRA of them."""
+    return (
+        config.method in NATIVE_METHODS
+        and config.adapter.rank <= MAX_CORE_RANK
+        and getattr(base.model.config, "quantization_config", None) is None
+        and not version_problem()
     )
 
 

@@ -14,12 +14,12 @@ class TransformersEngineSettings(Settings):
 
 
 class ServedSettings(Settings):
-    """vLLM is given adapters as files."""
+    """vLLM is given adapters as files, where it does not take them as texts."""
 
     adapter_dir: Annotated[str | None, OrNone] = Field(
         default=None,
-        description="folder for the adapters, which the trainer and vLLM see under the same path "
-        "(none: /dev/shm)",
+        description="folder for adapters that reach vLLM as files, which the trainer and vLLM see "
+        "under the same path (none: /dev/shm)",
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import Field
 from tinylora.settings.base import OrNone, Settings
 
 DEFAULT_CORE_RANK = 2  # where nothing says what will be served
+MAX_CORE_RANK = 64
 ON_SERVER = "tinylora"  # the key in vLLM's additional_config
 
 
@@ -50,7 +51,7 @@ class PluginSettings(ServedAdapters):
     core_rank: Annotated[int | None, OrNone] = Field(
         default=None,
         ge=1,
-        le=64,
+        le=MAX_CORE_RANK,
         description="sum of the ranks of the bases of directions that adapters use (none: what "
         "the adapters of the table need, and 2 without one)",
     )

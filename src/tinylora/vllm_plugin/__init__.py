@@ -12,7 +12,7 @@ In both, `model` of an OpenAI request can be an adapter's text (`tl1:...`), or a
 
 What it does **not** cover: ordinary LoRAs in the native way, fully sharded LoRAs, vLLM's dual
 stream for LoRA, quantised bases, and experts that vLLM computes in one fused layer; each is refused
-in a sentence. It has not run on a GPU: what runs there is the same code, read against vLLM's source.
+in a sentence. It has not run on a GPU: the same code runs there, read against vLLM's source.
 """
 
 import logging

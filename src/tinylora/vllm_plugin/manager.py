@@ -32,7 +32,7 @@ from tinylora.vllm_plugin.base import Frame, Plan, ServedBase, as_lora, frame_of
 from tinylora.vllm_plugin.names import Names
 
 log = logging.getLogger("vllm.tinylora")
-SENTENCE = "[tinylora] {} [/tinylora]"  # what a worker says of an adapter, so that other processes find it
+SENTENCE = "[tinylora] {} [/tinylora]"  # of a worker, so that the API server finds it
 SAID = re.compile(r"\[tinylora\] (.*?) \[/tinylora\]", re.DOTALL)
 
 
@@ -53,7 +53,7 @@ def settings_of(vllm_config: Any) -> PluginSettings:
     return PluginSettings(**given)
 
 
-class CoreAdapter(LoRAModel):  # type: ignore[misc]
+class CoreAdapter(LoRAModel):
     """An adapter as vLLM's manager keeps it: its numbers.
 
     Args:
@@ -66,7 +66,7 @@ class CoreAdapter(LoRAModel):  # type: ignore[misc]
         self.path, self.plan, self.v = path, plan, v
 
 
-class CoreManager(LRUCacheLoRAModelManager):  # type: ignore[misc]
+class CoreManager(LRUCacheLoRAModelManager):
     """Keeps adapters as numbers, and gives them slots in a table of cores."""
 
     def __init__(self, *, core_rank: int, num_stages: int, **arguments: Any) -> None:
@@ -185,7 +185,7 @@ class CoreManager(LRUCacheLoRAModelManager):  # type: ignore[misc]
         self.token_slots[: len(found)].copy_(found)
 
 
-class WorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]
+class WorkerManager(LRUCacheWorkerLoRAManager):
     """Loads adapters in a worker: ours from a text or a file, ordinary ones as vLLM does."""
 
     def __init__(self, vllm_config: Any, device: torch.device, *arguments: Any) -> None:
@@ -289,9 +289,11 @@ class WorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]
         manager = self._adapter_manager
         held = manager.get_adapter(lora_request.lora_int_id)
         if held is not None and held.path not in (lora_request.lora_path, ""):
-            raise RequestError(SENTENCE.format(
-                f"The id {lora_request.lora_int_id} belongs to another adapter already."
-            ))
+            raise RequestError(
+                SENTENCE.format(
+                    f"The id {lora_request.lora_int_id} belongs to another adapter already."
+                )
+            )
         if held is None or lora_request.load_inplace:
             adapter = self._load_adapter(lora_request)
             manager.remove_adapter(adapter.id)
@@ -304,8 +306,8 @@ class WorkerManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]
     def add_dummy_lora(self, lora_request: Any, rank: int) -> bool:
         if not self.settings.native:
             return bool(super().add_dummy_lora(lora_request, rank))
-        number = lora_request.lora_int_id
-        return bool(self._adapter_manager.add_adapter(CoreAdapter(number, "", None, torch.zeros(0))))
+        adapter = CoreAdapter(lora_request.lora_int_id, "", None, torch.zeros(0))
+        return bool(self._adapter_manager.add_adapter(adapter))
 
 
 def contents_of(path: str) -> AdapterFile | None:

@@ -29,6 +29,7 @@ class Names:
         self.path = None if path is None else Path(path)
         self._stamp: Stamp | None = None
         self._table: dict[str, str] = {}
+        self._texts: frozenset[str] = frozenset()  # of the table
         self._files: dict[str, Path] = {}  # of a folder
         self._read: dict[str, tuple[Stamp, str]] = {}  # texts of its files
         if self.path is not None:
@@ -59,7 +60,8 @@ class Names:
 
     def has_text(self, line: str) -> bool:
         """Whether one of the adapters has this very text."""
-        return line in self.texts().values()
+        self._refresh()
+        return line in self._texts or any(self._text_of_file(n) == line for n in self._files)
 
     def _refresh(self) -> None:
         """Read it again where it has changed; what cannot be read leaves what was there."""
@@ -82,6 +84,7 @@ class Names:
             self._files = _listed(path)
         else:
             self._table = read_table(path)
+            self._texts = frozenset(self._table.values())
         self._stamp = stamp
 
     def _text_of_file(self, name: str) -> str:
@@ -108,7 +111,7 @@ def read_table(path: Path) -> dict[str, str]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, tab, rest = (part.strip() for part in line.partition("\t"))
+        name, _, rest = (part.strip() for part in line.partition("\t"))
         where = f"{path}, line {number}"
         if not name or not rest or text.is_text(name):
             raise RequestError(f"{where}: a line is a name, a tab, and an adapter's text.")

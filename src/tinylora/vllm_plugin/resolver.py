@@ -58,7 +58,7 @@ class Requests(dict[str, Any]):
             super().__delitem__(name)
 
 
-class TinyLoraResolver(LoRAResolver):  # type: ignore[misc]
+class TinyLoraResolver(LoRAResolver):
     """Finds the adapter that a request's `model` means, as vLLM's interface asks for it."""
 
     def __init__(self, settings: PluginSettings) -> None:
@@ -98,8 +98,10 @@ class TinyLoraResolver(LoRAResolver):  # type: ignore[misc]
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> Any:
         """A request for the adapter; None: it is not for us, or refused."""
+        if not self.means(lora_name):
+            return None
         try:
-            return self.request(lora_name, self.text_of(lora_name)) if self.means(lora_name) else None
+            return self.request(lora_name, self.text_of(lora_name))
         except RequestError:
             return None
 
