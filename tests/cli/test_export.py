@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings(  # peft 0.21's
     "ignore:`is_gradient_checkpointing`:FutureWarning"
 )
 WEIGHTS = shutil.ignore_patterns("*.safetensors")
-FORMATS = ("lora", "merged", "gguf", "peft-tinylora")
+FORMATS = ("lora", "merged", "gguf", "peft-tinylora", "sliders")
 
 
 def bare(folder: Path) -> Any:
@@ -190,7 +190,10 @@ def test_a_checkpoint_that_names_no_base_asks_for_it(
     ("argv", "sentence"),
     [
         (["nowhere", "--to=lora", "--out=x"], "No adapter was found at nowhere"),
-        (["x", "--to=onnx", "--out=x"], "to = onnx, but it must be 'lora', 'merged', 'gguf' or"),
+        (
+            ["x", "--to=onnx", "--out=x"],
+            "to = onnx, but it must be 'lora', 'merged', 'gguf', 'peft-",
+        ),
         (["x", "--out=x"], '"tinylora export" needs --to'),
         (
             ["x", "--to=gguf", "--out=x", "--store=fp16"],

@@ -32,10 +32,15 @@ class LoraWriter:
     """Writes version after version of one adapter: A is made once, and B follows v.
 
     For engines: there is no model card, and nothing is measured.
+
+    Args:
+        dtype: of A and B.
+        names: of the layers that are written; None: all that are adapted.
     """
 
     adapter: "TinyLora"
     dtype: Store = "fp32"
+    names: tuple[str, ...] | None = None
 
     def write(self, folder: str | Path) -> int:
         """Write the present version into a new folder; returns the bytes of its weights.
@@ -59,19 +64,24 @@ class LoraWriter:
         check_finite(self.adapter)
         v = self.adapter.v.detach()
         made = {
-            key_of(name, "B"): self._stored(product(item, v))
-            for name, item in self.adapter.maps.items()
+            key_of(name, "B"): self._stored(product(item, v)) for name, item in self._maps.items()
         }
         return self._A | made
+
+    @property
+    def _maps(self) -> dict[str, AdaptedLayer]:
+        maps = self.adapter.maps
+        return maps if self.names is None else {name: maps[name] for name in self.names}
 
     @cached_property
     def settings(self) -> str:
         """`adapter_config.json`."""
-        return json.dumps(lora_settings(self.adapter), indent=2) + "\n"
+        settings = lora_settings(self.adapter) | {"target_modules": sorted(self._maps)}
+        return json.dumps(settings, indent=2) + "\n"
 
     @cached_property
     def _A(self) -> dict[str, Tensor]:
-        return {key_of(name, "A"): self._stored(m.A) for name, m in self.adapter.maps.items()}
+        return {key_of(name, "A"): self._stored(m.A) for name, m in self._maps.items()}
 
     def _stored(self, factor: Tensor) -> Tensor:
         return factor.to("cpu", DTYPES[self.dtype]).contiguous()

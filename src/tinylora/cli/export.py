@@ -1,4 +1,4 @@
-"""`tinylora export`: an adapter as a LoRA, a merged model, a llama.cpp LoRA, or PEFT's TinyLoRA."""
+"""`tinylora export`: an adapter in the formats of other engines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,18 +16,23 @@ if TYPE_CHECKING:
     from tinylora.models import Base
 
 NUM_PROMPTS = 16
-ONE_PRECISION = ("gguf", "peft-tinylora")
+ONE_PRECISION = ("gguf", "peft-tinylora", "sliders")
 
 
 class Request(Settings):
     """What to write, and where."""
 
     adapter: str = Field(title="ADAPTER", description=ADAPTER_HELP)
-    to: Literal["lora", "merged", "gguf", "peft-tinylora"] = Field(description="the format")
+    to: Literal["lora", "merged", "gguf", "peft-tinylora", "sliders"] = Field(
+        description="the format"
+    )
     out: str = Field(title="DIR", description="the folder to make")
     store: Literal["fp32", "bf16", "fp16"] = Field(
         default="fp32",
-        description="precision of what is written (gguf and peft-tinylora: only fp32)",
+        description="precision of what is written (gguf, peft-tinylora and sliders: only fp32)",
+    )
+    slider_format: Literal["peft", "gguf"] = Field(
+        default="peft", description="sliders: PEFT folders, or files for llama.cpp"
     )
     model: Annotated[str | None, OrNone] = Field(
         default=None,
@@ -56,6 +61,12 @@ class Request(Settings):
             )
         return self
 
+    def idle(self) -> dict[str, str]:
+        """Only sliders have a format of their own."""
+        if self.to == "sliders":
+            return {}
+        return {"slider_format": f"with to = {self.to}, but only sliders read it. Leave it out."}
+
 
 LOADING = ("model", "dtype", "quantize", "device", "force")
 FIELDS = Request.model_fields
@@ -64,7 +75,8 @@ VERB = Verb(
     description="""\
 Write an adapter in the format of another engine, into a new folder with a
 model card: lora for PEFT and vLLM, merged for anything that loads a model,
-gguf for llama.cpp, and peft-tinylora for PEFT's own TinyLoRA.""",
+gguf for llama.cpp, peft-tinylora for PEFT's own TinyLoRA, and sliders, one
+LoRA for each number, for engines that scale LoRAs.""",
     examples="""\
   tinylora export runs/a --to lora --out exported/a
   tinylora export runs/a --to merged --store bf16 --out exported/merged
@@ -110,6 +122,11 @@ def write(request: Request, base: "Base", adapter: "TinyLora") -> "Exported":
     if request.to == "lora":
         prompts = sample_prompts(base)
         return export.to_lora(adapter, request.out, request.store, prompts=prompts, source=source)
+    if request.to == "sliders":
+        prompts = sample_prompts(base)
+        return export.to_sliders(
+            adapter, request.out, request.slider_format, prompts=prompts, source=source
+        )
     if request.to == "gguf":
         return export.to_gguf(adapter, request.out, source=source)
     if request.to == "peft-tinylora":

@@ -5,6 +5,7 @@ from tinylora.export.gguf import to_gguf
 from tinylora.export.lora import to_lora
 from tinylora.export.merged import to_merged
 from tinylora.export.peft_tinylora import from_peft_tinylora, to_peft_tinylora
+from tinylora.export.sliders import to_sliders
 
 __all__ = [
     "LoraWriter",
@@ -13,4 +14,5 @@ __all__ = [
     "to_lora",
     "to_merged",
     "to_peft_tinylora",
+    "to_sliders",
 ]

@@ -5,6 +5,7 @@ kind the rows of q and k are permuted, and so are the rows of B here. Only archi
 layout is known are written; every other one is refused.
 """
 
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,9 +56,9 @@ def to_gguf(adapter: TinyLora, folder: str | Path, *, source: str | Path | None 
             known; the folder is not free; v is not finite.
         OSError: the disk is full.
     """
-    _check(adapter)
+    check_gguf(adapter)
     with new_folder(Path(folder)) as scratch:
-        _write(adapter, scratch / FILE)
+        write_gguf(adapter, scratch / FILE)
         note = "llama.cpp serves it over a base model of any quantisation, in fp32."
         exported = Exported(Path(folder), (scratch / FILE).stat().st_size, (note,))
         write_card(scratch, KIND, adapter, exported, source)
@@ -73,7 +74,12 @@ def permute(rows: Tensor, num_heads: int) -> Tensor:
     return halves.transpose(1, 2).reshape(rows.shape)
 
 
-def _check(adapter: TinyLora) -> None:
+def check_gguf(adapter: TinyLora) -> None:
+    """Refuse what cannot be written for llama.cpp, before anything is.
+
+    Raises:
+        RequestError: as `to_gguf`.
+    """
     check_finite(adapter)
     if find_spec("gguf") is None:
         raise RequestError(
@@ -97,7 +103,15 @@ def _config(adapter: TinyLora) -> Any:
     return getattr(adapter.model, "config", None)
 
 
-def _write(adapter: TinyLora, path: Path) -> None:
+def write_gguf(adapter: TinyLora, path: Path, only: Collection[str] | None = None) -> None:
+    """Write the adapter as it is now.
+
+    Args:
+        only: the layers that are written; None: all that are adapted.
+
+    Raises:
+        RequestError: llama.cpp has no tensor for one of them.
+    """
     import gguf
 
     architecture = ARCHITECTURES[_model_type(adapter)]
@@ -106,7 +120,7 @@ def _write(adapter: TinyLora, path: Path) -> None:
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, float(adapter.config.rank))
     writer.add_name(f"{adapter.num_trainable} numbers on {adapter.base[0] or 'a base model'}")
-    for name, tensor in _tensors(adapter, architecture).items():
+    for name, tensor in _tensors(adapter, architecture, only).items():
         writer.add_tensor(name, tensor.numpy())
     try:
         writer.write_header_to_file()
@@ -116,12 +130,16 @@ def _write(adapter: TinyLora, path: Path) -> None:
         writer.close()
 
 
-def _tensors(adapter: TinyLora, architecture: str) -> dict[str, Tensor]:
+def _tensors(
+    adapter: TinyLora, architecture: str, only: Collection[str] | None
+) -> dict[str, Tensor]:
     """A and B of every adapted layer by llama.cpp's names, in fp32 and its order of rows."""
     names = _names(adapter, architecture)
     permuted = PERMUTED.get(architecture, {})
     tensors: dict[str, Tensor] = {}
     for name, item in adapter.maps.items():
+        if only is not None and name not in only:
+            continue
         B = product(item, adapter.v.detach())
         heads = permuted.get(names[name].rpartition(".")[2])
         if heads is not None:

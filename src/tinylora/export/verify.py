@@ -95,9 +95,53 @@ def _as_parameters(path: Path) -> None:
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
+def sum_in_peft(
+    adapter: TinyLora, folders: Sequence[Path], prompts: Sequence[Sequence[int]]
+) -> str:
+    """Have stock PEFT add up LoRAs, one for each number, by the numbers; compare it with `adapter`.
+
+    Args:
+        folders: of the LoRAs, in the order of the numbers.
+        prompts: as `settle_names` takes them.
+
+    Returns:
+        What was found, in a sentence.
+
+    Raises:
+        RequestError: PEFT answers differently.
+    """
+    model: Any = adapter.model
+    if not hasattr(model, "get_input_embeddings"):
+        return "They were not compared with PEFT: the base is not a Transformers model."
+    ids = [list(prompt[:NUM_TOKENS]) for prompt in prompts[:NUM_PROMPTS]] or [_some_ids(model)]
+    ours = _logits(model, ids)
+    with adapter.disabled():
+        effect = _rms(ours - _logits(model, ids))
+    with adapter.disabled(), _loaded_by_peft(model, folders[0]) as (peft_model, _):
+        for place, folder in enumerate(folders[1:], 1):
+            peft_model.load_adapter(str(folder), f"number {place}")
+        names = ["default", *(f"number {place}" for place in range(1, len(folders)))]
+        weights = adapter.v.detach().flatten().tolist()
+        peft_model.add_weighted_adapter(names, weights, "sum", combination_type="cat")
+        peft_model.set_adapter("sum")
+        difference = _rms(ours - _logits(model, ids))
+    allowed = SHARE * effect + ROUNDING * torch.finfo(model.dtype).eps * _rms(ours)
+    if difference > allowed:
+        raise RequestError(
+            f"Stock PEFT does not add these LoRAs up to the adapter on a {type(model).__name__}: "
+            f"its logits differ by {difference:.2g} (root mean square). Export one LoRA (--to "
+            "lora)."
+        )
+    return (
+        f"Added up by their numbers in stock PEFT, they answer as the adapter does: on {len(ours)} "
+        f"positions the logits differ by {difference:.2g} (root mean square), and the adapter "
+        f"changes them by {effect:.2g}."
+    )
+
+
 def _peft_answer(adapter: TinyLora, folder: Path, ids: list[list[int]], ours: Tensor) -> Answer:
     try:
-        with adapter.disabled(), _loaded_by_peft(adapter.model, folder) as adapted:
+        with adapter.disabled(), _loaded_by_peft(adapter.model, folder) as (_, adapted):
             if wrong := adapted ^ set(adapter.maps):
                 return Answer(math.inf, f"it adapts different modules (such as {min(wrong)})")
             return Answer(_rms(ours - _logits(adapter.model, ids)))
@@ -106,11 +150,11 @@ def _peft_answer(adapter: TinyLora, folder: Path, ids: list[list[int]], ours: Te
 
 
 @contextmanager
-def _loaded_by_peft(model: nn.Module, folder: Path) -> Iterator[set[str]]:
+def _loaded_by_peft(model: nn.Module, folder: Path) -> Iterator[tuple[Any, set[str]]]:
     """Inside, PEFT's layers are in the model; afterwards nothing is left of them.
 
     Yields:
-        The names of the modules that they adapt.
+        PEFT's model, and the names of the modules that its layers adapt.
     """
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -121,9 +165,9 @@ def _loaded_by_peft(model: nn.Module, folder: Path) -> Iterator[set[str]]:
     try:
         with evaluation_mode(model), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice for those who train
-            PeftModel.from_pretrained(model, str(folder))
+            loaded = PeftModel.from_pretrained(model, str(folder))
             named = model.named_modules()
-            yield {clean_name(name) for name, m in named if isinstance(m, BaseTunerLayer)}
+            yield loaded, {clean_name(name) for name, m in named if isinstance(m, BaseTunerLayer)}
     finally:
         for module, held in children:
             module._modules = held
