@@ -86,7 +86,8 @@ def test_each_export_carries_a_model_card(
     summary = json.loads((finished_run / "summary.json").read_text())
     for key, name in (("final_accuracy", "greedy"), ("final_accuracy_sampled", "sampled")):
         assert f", {name} | {summary[key]:.1%} (base model: " in card
-    assert f'("{kind}")' in card or f"{kind}/adapter.gguf" in card or f', "{kind}")' in card
+    loads = f'("{kind}")', f"{kind}/adapter.gguf", f', "{kind}")', f"{kind}/sliders.json"
+    assert any(line in card for line in loads)
     assert str(folder.parent) not in card
     for note in capsys.readouterr().out.splitlines()[1:]:
         assert note in card
