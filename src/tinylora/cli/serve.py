@@ -1,5 +1,6 @@
 """`tinylora serve`: vLLM's OpenAI server for a base model and any number of its adapters."""
 
+import itertools
 import json
 import os
 import sys
@@ -133,7 +134,7 @@ def _with_plugin(environment: Mapping[str, str]) -> str:
 def address_of(rest: Sequence[str]) -> str:
     """Where the server will be, by vLLM's own options."""
     words: dict[str, Any] = {"--host": "127.0.0.1", "--port": "8000"}
-    for word, following in zip(rest, [*rest[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*rest, ""]):
         name, has_value, value = word.partition("=")
         if name in words:
             words[name] = value if has_value else following
