@@ -205,6 +205,23 @@ def test_rollouts_by_two_servers_need_no_files(
     replicas.close()
 
 
+def test_two_processes_share_every_layer(table: Path, adapter: TinyLora, base: Base) -> None:
+    """Tensor parallelism: each has its part of A or B, and all of R. A refusal reaches the client
+    from the workers' processes as well."""
+    (port,) = free_ports(1)
+    command = [*OURS, "--slots", "8", "--tensor-parallel-size", "2"]
+    server = start(command, port, table.parent / "parallel", VLLM_CPU_OMP_THREADS_BIND="nobind")
+    try:
+        wait(server)
+        check(server, adapter.to_text("fp32"), adapter, base)
+        contents = decode(adapter.to_text("fp32"))
+        kind, digits = contents.fingerprint.split(":")
+        other = dataclasses.replace(contents, fingerprint=f"{kind}:{'0' * 8}{digits[8:]}")
+        assert refusal(server, encode(other, "fp32")).endswith("Load the base as it was.")
+    finally:
+        kill(server)
+
+
 def test_a_server_that_starts_anew_knows_every_text(
     servers: list[Server], table: Path, adapter: TinyLora, base: Base
 ) -> None:

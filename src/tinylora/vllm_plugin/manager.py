@@ -21,6 +21,8 @@ from vllm.lora.lora_model import LoRAModel
 from vllm.lora.lora_weights import LoRALayerWeights
 from vllm.lora.model_manager import LRUCacheLoRAModelManager
 from vllm.lora.worker_manager import LRUCacheWorkerLoRAManager
+from vllm.utils.gpu_sync_debug import gpu_sync_allowed
+from vllm.utils.torch_utils import async_tensor_h2d
 from vllm.v1.worker import lora_model_runner_mixin
 
 from tinylora.adapter import files, text
@@ -181,8 +183,8 @@ class CoreManager(LRUCacheLoRAModelManager):
             return
         ids, inverse = np.unique(np.asarray(mapping.index_mapping), return_inverse=True)
         slots = np.array([self._slot_of[int(i)] if i > 0 else -1 for i in ids], dtype=np.int64)
-        found = torch.from_numpy(slots[inverse])
-        self.token_slots[: len(found)].copy_(found)
+        rows = slots[inverse]
+        async_tensor_h2d(rows, device=self.device, out=self.token_slots[: len(rows)])
 
 
 class WorkerManager(LRUCacheWorkerLoRAManager):
@@ -294,13 +296,15 @@ class WorkerManager(LRUCacheWorkerLoRAManager):
                     f"The id {lora_request.lora_int_id} belongs to another adapter already."
                 )
             )
-        if held is None or lora_request.load_inplace:
-            adapter = self._load_adapter(lora_request)
-            manager.remove_adapter(adapter.id)
-            if len(manager) + 1 > manager.capacity:
-                manager.remove_oldest_adapter()
-            manager.add_adapter(adapter)
-        manager.activate_adapter(lora_request.lora_int_id)
+        with gpu_sync_allowed():
+            if held is None or lora_request.load_inplace:
+                adapter = self._load_adapter(lora_request)
+                lora_request.load_inplace = False  # else it would be loaded anew at every step
+                manager.remove_adapter(adapter.id)
+                if len(manager) + 1 > manager.capacity:
+                    manager.remove_oldest_adapter()
+                manager.add_adapter(adapter)
+            manager.activate_adapter(lora_request.lora_int_id)
         return True
 
     def add_dummy_lora(self, lora_request: Any, rank: int) -> bool:
