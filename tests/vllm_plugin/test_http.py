@@ -156,6 +156,13 @@ def test_what_is_wrong_is_a_404_with_the_sentence(servers: list[Server], adapter
 def test_nobodys_adapter_is_listed(servers: list[Server]) -> None:
     listed = httpx.get(f"{servers[0].address}/v1/models").json()["data"]
     assert [model["id"] for model in listed] == ["pocket"]
+    labels = [
+        line
+        for line in httpx.get(f"{servers[0].address}/metrics").text.splitlines()
+        if line.startswith("vllm:lora_requests_info")
+    ]
+    assert labels
+    assert not any("tl1:" in line or "alice" in line for line in labels)
 
 
 def test_loading_files_by_http_stays_closed(servers: list[Server], tmp_path: Path) -> None:

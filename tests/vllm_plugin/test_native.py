@@ -137,6 +137,31 @@ def test_a_and_b_are_there_once_and_a_slot_is_its_cores(server: Colocated) -> No
     assert not manager.cores[-1].any()
 
 
+def test_the_update_is_one_graph_for_any_number_of_tokens(
+    server: Colocated, adapter: TinyLora
+) -> None:
+    """As a GPU compiles it; on a CPU, vLLM compiles nothing where there are LoRAs."""
+    manager = manager_of(server)
+    server.load(lines_of(adapter, candidates_of(1))[0])
+    (slot,) = manager._slot_of.values()
+    traced = torch.compile(
+        type(manager.modules["model.layers.0.self_attn.qkv_proj"])._apply_lora_to_output,
+        backend="aot_eager", fullgraph=True, dynamic=True,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    manager.token_slots[:9] = torch.tensor([slot, -1, -1, slot, slot, -1, slot, 999, slot])
+    for layer in (
+        manager.modules[f"model.layers.0.{n}"] for n in ("self_attn.qkv_proj", "mlp.down_proj")
+    ):
+        for tokens in (3, 9):
+            x = torch.randn(tokens, layer.shared_a.shape[1], generator=generator)
+            y = torch.randn(tokens, layer.shared_b.shape[0], generator=generator)
+            wanted = layer._apply_lora_to_output(x, y)
+            torch.testing.assert_close(traced(layer, x, y), wanted, rtol=0, atol=1e-5)
+            assert torch.equal(wanted[2], y[2])
+            assert not torch.equal(wanted[0], y[0])
+
+
 def test_engine_and_population_are_those_of_the_trainer(
     server: Colocated, base: Base, adapter: TinyLora
 ) -> None:

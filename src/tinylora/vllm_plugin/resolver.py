@@ -5,7 +5,9 @@ when it is first seen; what is refused is answered with 404 and the sentence. No
 is evaluated, and nothing is written: what is remembered of it, right or wrong, is bounded.
 
 Stock vLLM would keep every name that a resolver finds, for ever, and list them all at /v1/models:
-one customer's text would be shown to all others. `Requests` keeps ours apart.
+one customer's text would be shown to all others. `Requests` keeps ours apart. Its metrics have the
+names of all adapters that run at a moment as a label, of which there would be no end: there, ours
+are one.
 """
 
 import asyncio
@@ -13,11 +15,13 @@ import hashlib
 from collections import OrderedDict
 from http import HTTPStatus
 from typing import Any
+from weakref import WeakSet
 
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.engine.serving import BaseServing
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver
+from vllm.v1.metrics.stats import LoRARequestStates
 
 from tinylora.adapter import text
 from tinylora.errors import RequestError
@@ -28,6 +32,8 @@ from tinylora.vllm_plugin.names import Names
 FIRST_ID = 1 << 20  # vLLM counts its own from 1
 NUM_IDS = (1 << 31) - 1 - FIRST_ID  # vLLM keeps them in 32 bits
 REFUSED = 1024  # texts whose refusal is remembered
+IN_METRICS = "tinylora"  # the name of all our adapters together
+offers: WeakSet["Offered"] = WeakSet()  # of this process's API servers
 
 
 class Requests(dict[str, Any]):
@@ -130,6 +136,14 @@ class Offered:
         self._lock = asyncio.Lock()
         models.lora_requests = self.requests
         models.lora_resolvers.append(self.resolver)
+        offers.add(self)
+
+    def has_named(self, called: str) -> bool:
+        """Whether this is what vLLM calls one of ours."""
+        name = called.rpartition("@")[0] or called
+        return self.resolver.settings.native or not self.requests.ours.keys().isdisjoint(
+            (called, name)
+        )
 
     async def load(self, name: str) -> None:
         """Have the adapter in the engine and in the table, so that the request can go on.
@@ -210,6 +224,22 @@ def install() -> None:
 
     OpenAIServingModels.__init__ = initialise
     BaseServing._check_model = check_model
+    stock_update = LoRARequestStates.update_scheduler_stats
+
+    def update_scheduler_stats(self: Any, scheduler_stats: Any) -> None:
+        stock_update(self, scheduler_stats)
+        if scheduler_stats is not None:
+            merge_ours(scheduler_stats.waiting_lora_adapters)
+            merge_ours(scheduler_stats.running_lora_adapters)
+
+    LoRARequestStates.update_scheduler_stats = update_scheduler_stats
+
+
+def merge_ours(counts: dict[str, int]) -> None:
+    """Put the counts of our adapters under one name, in place."""
+    ours = [n for n in counts if text.is_text(n) or any(offer.has_named(n) for offer in offers)]
+    if ours:
+        counts[IN_METRICS] = sum(counts.pop(name) for name in ours)
 
 
 def is_stock(models: Any, name: str) -> bool:
