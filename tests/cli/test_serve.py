@@ -38,7 +38,7 @@ def test_vllm_is_given_our_settings_and_its_own_options(
     assert after["--served-model-name"] == "pocket"
     assert (after["--max-loras"], after["--max-cpu-loras"]) == ("50", "50")
     start = words.index("--additional-config") + 1
-    given = json.loads(" ".join(words[start : words.index("--served-model-name")]))
+    given = json.loads(" ".join(words[start : words.index("--host")]))
     assert given == {
         "tinylora": {"native": True, "adapters": str(table), "texts": False, "core_rank": 4}
     }
@@ -46,9 +46,11 @@ def test_vllm_is_given_our_settings_and_its_own_options(
 
 @pytest.mark.usefixtures("version")
 def test_what_the_user_says_to_vllm_stands(capsys: pytest.CaptureFixture[str]) -> None:
-    words = command(capsys, "pocket", "--served-model-name", "mine")
+    words = command(capsys, "pocket", "--host=0.0.0.0", "--served-model-name", "mine")
     assert words.count("--served-model-name") == 1
     assert words[-1] == "mine"
+    assert "--host" not in words
+    assert "127.0.0.1" in command(capsys, "pocket")
 
 
 def test_where_the_server_will_be() -> None:

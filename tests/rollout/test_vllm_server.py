@@ -29,6 +29,7 @@ class FakeServer(ThreadingHTTPServer):
         self.adapters: set[str] = set()
         self.bodies: list[dict[str, Any]] = []
         self.num_loads = 0
+        self.has_plugin = False
 
     @property
     def address(self) -> str:
@@ -76,6 +77,12 @@ class Handler(BaseHTTPRequestHandler):
             return 0, None
         if what.isdigit():
             return int(what), {"error": {"message": f"on purpose {what}"}}
+        if self.server.has_plugin and body["model"].startswith("tl1:"):
+            if body["model"].endswith("elsewhere"):
+                return 404, {"error": {"message": "It was not trained on these weights."}}
+            return 200, {
+                "choices": [choice({"seed": 0, **body}, k) for k in range(body.get("n", 1))]
+            }
         if body["model"] not in self.server.adapters:
             return 404, {"error": {"message": f"The model {body['model']} does not exist."}}
         return 200, {"choices": [choice(body, k) for k in range(body["n"])]}
@@ -193,6 +200,26 @@ def test_refusals_are_not_repeated() -> None:
         assert all(replica.num_failures < MOST_FAILURES for replica in replicas.replicas)
         with pytest.raises(TinyLoraError, match=r"did not load the adapter .*--enable-lora"):
             replicas.load(Path("/refused/v1"))
+
+
+def test_servers_with_the_plugin_are_given_texts_and_nothing_else() -> None:
+    with serving(works, works) as (replicas, servers):
+        assert not replicas.takes("tl1:x")
+        servers[0].has_plugin = True
+        assert not replicas.takes("tl1:x")  # one of them needs files
+        servers[1].has_plugin = True
+        assert replicas.takes("tl1:x")
+        replicas.load("tl1:x")
+        assert replicas.generate(PROMPTS, 2, SAMPLING, SEEDS) == EXPECTED
+        texts = [f"tl1:{i}" for i in range(12)]
+        each = replicas.generate_each(PROMPTS, SAMPLING, SEEDS, texts)
+        assert each == [row[0] for row in EXPECTED]
+        replicas.unload("tl1:x")
+        asked = {body["model"] for server in servers for body in server.bodies}
+        assert asked == {"tl1:x", *texts}
+        assert not any(server.num_loads for server in servers)
+        with pytest.raises(TinyLoraError, match=r"refused the adapter .404: .*not trained on"):
+            replicas.takes("tl1:elsewhere")
 
 
 def test_versions_leave_the_servers() -> None:

@@ -14,6 +14,7 @@ from tinylora.errors import RequestError, install_hint
 from tinylora.settings.base import Settings
 from tinylora.settings.serving import ON_SERVER, PluginSettings
 
+LOCAL = "127.0.0.1"
 OURS = ("--additional-config", "--enable-lora", "--max-loras", "--max-cpu-loras")
 
 
@@ -70,11 +71,13 @@ def command_of(request: Request, settings: PluginSettings, rest: Sequence[str]) 
     if settings.adapters is not None:
         given["adapters"] = os.path.abspath(settings.adapters)
     defaults = {
+        "--host": LOCAL,  # vLLM's own default is every interface
         "--served-model-name": request.model,
         "--logprobs-mode": "processed_logprobs",
         **({"--dtype": "float32"} if _is_gguf(request.model) else {}),
     }
-    chosen = [pair for pair in defaults.items() if pair[0] not in rest]
+    set_by_user = {word.partition("=")[0] for word in rest}
+    chosen = [pair for pair in defaults.items() if pair[0] not in set_by_user]
     return [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", source),
         *("--enable-lora", "--max-lora-rank", "8"),
@@ -133,7 +136,7 @@ def _with_plugin(environment: Mapping[str, str]) -> str:
 
 def address_of(rest: Sequence[str]) -> str:
     """Where the server will be, by vLLM's own options."""
-    words: dict[str, Any] = {"--host": "127.0.0.1", "--port": "8000"}
+    words: dict[str, Any] = {"--host": LOCAL, "--port": "8000"}
     for word, following in itertools.pairwise([*rest, ""]):
         name, has_value, value = word.partition("=")
         if name in words:
