@@ -160,7 +160,7 @@ def merging(model: Any, folder: Path) -> Update:
 
 
 def writing_lora(model: Any, folder: Path) -> Update:
-    server = Colocated(str(folder), "float32", rank=2, targets=SEVEN_MAPS, cache_gib=0.25)
+    server = Colocated(str(folder), "float32", AdapterConfig(rank=2), cache_gib=0.25)
     peft_model, change = with_peft_lora(model)
     place, numbers = version_folder(None), count()
 
@@ -176,7 +176,7 @@ def writing_lora(model: Any, folder: Path) -> Update:
 
 
 def publishing(model: Any, folder: Path) -> Update:
-    server = Colocated(str(folder), "float32", rank=2, targets=SEVEN_MAPS, cache_gib=0.25)
+    server = Colocated(str(folder), "float32", AdapterConfig(rank=2), cache_gib=0.25)
     adapter = attach(model, AdapterConfig(u=13, num_groups=1, rank=2))
     engine = LoraEngine(TinyLoraPolicy(adapter), server, version_folder(None), count())
 
@@ -355,10 +355,7 @@ def measure_drift(way: str, states: dict[int, Tensor]) -> dict[int, float]:
     settings = policy.adapter.config
     kls = {}
     if way == "native":
-        server = Colocated(
-            str(model_folder()), "bfloat16", rank=settings.rank, targets=settings.targets,
-            cache_gib=0.25,
-        )  # fmt: skip
+        server = Colocated(str(model_folder()), "bfloat16", settings, cache_gib=0.25)
         engine = LoraEngine(policy, server, version_folder(None), count())
     else:
         pushed = Pushed(model_folder(), "bfloat16")

@@ -43,8 +43,7 @@ def server() -> Iterator[Colocated]:
     server = Colocated(
         str(model_folder()),
         "float32",
-        rank=ADAPTER.rank,
-        targets=ADAPTER.targets,
+        ADAPTER,
         num_adapters=2,
         cache_gib=0.5,
     )

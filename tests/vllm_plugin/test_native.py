@@ -32,9 +32,10 @@ THOUSAND = 1000
 ADAPTER = AdapterConfig(u=13, num_groups=1, rank=2)
 
 
-def server_of(name: str, slots: int, **settings: Any) -> Colocated:
-    values = {"rank": 2, "targets": ADAPTER.targets, "cache_gib": 0.5, "native": True, **settings}
-    return Colocated(str(model_source(name)), "float32", num_adapters=slots, **values)
+def server_of(name: str, slots: int, rank: int = 2, native: bool = True) -> Colocated:
+    settings = AdapterConfig(rank=rank)
+    source = str(model_source(name))
+    return Colocated(source, "float32", settings, num_adapters=slots, native=native, cache_gib=0.5)
 
 
 def manager_of(server: Colocated) -> Any:

@@ -22,6 +22,7 @@ from tinylora.errors import RequestError, TinyLoraError, install_hint
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.lora_engine import Version, name_of
 from tinylora.settings import IN_PYTHON
+from tinylora.settings.adapter import LowRank
 from tinylora.settings.serving import ON_SERVER, PluginSettings
 from tinylora.vllm_plugin import register
 
@@ -39,8 +40,7 @@ class Colocated:
     Args:
         model: a folder or a hub id.
         dtype: of weights, cache and adapter, as torch names it: "float32", "bfloat16".
-        rank: of the adapters.
-        targets: the last parts of the names of adapted modules; others get no slots.
+        adapter: settings of what it will serve; layers other than its targets get no slots.
         num_adapters: that a batch may mix; requests for more of them wait.
         native: serve adapters as texts through our plugin, and no others.
         cache_gib: memory for keys and values; None: 1 on a CPU, else 8. It is given because
@@ -51,16 +51,15 @@ class Colocated:
         self,
         model: str,
         dtype: str,
+        adapter: LowRank,
         *,
-        rank: int,
-        targets: Sequence[str],
         num_adapters: int = 1,
         native: bool = False,
         cache_gib: float | None = None,
     ) -> None:
         for name, value in IN_PROCESS.items():
             os.environ.setdefault(name, value)
-        plugin = PluginSettings(native=native, core_rank=rank if native else None)
+        plugin = PluginSettings(native=native, core_rank=adapter.rank if native else None)
         if native:
             register()
         self._vllm: Any = importlib.import_module("vllm")
@@ -70,10 +69,10 @@ class Colocated:
             model,
             dtype=dtype,
             enable_lora=True,
-            max_lora_rank=slot_rank(rank),
+            max_lora_rank=slot_rank(adapter.rank),
             max_loras=num_adapters,
             additional_config={ON_SERVER: plugin.model_dump(exclude_defaults=True)},
-            lora_target_modules=sorted({target.rpartition(".")[2] for target in targets}),
+            lora_target_modules=sorted({name.rpartition(".")[2] for name in adapter.targets}),
             logprobs_mode="processed_logprobs",
             gpu_memory_utilization=admitted_share() if not on_cpu else 0.9,
             kv_cache_memory_bytes=int(2**30 * (cache_gib or DEFAULT_CACHE_GIB[on_cpu])),

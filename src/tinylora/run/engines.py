@@ -72,8 +72,7 @@ def _lora_server(config: TrainConfig, base: Base) -> Colocated | Replicas:
     return Colocated(
         str(model_source(base.name)),
         str(base.model.dtype).removeprefix("torch."),
-        rank=config.adapter.rank,
-        targets=config.adapter.targets,
+        config.adapter,
         num_adapters=NATIVE_SLOTS if native else at_once,
         native=native,
         cache_gib=settings.rollout_cache_gib,
