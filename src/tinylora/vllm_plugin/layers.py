@@ -106,13 +106,13 @@ class CoreLinear:
         raise AssertionError("cores are written by the manager")
 
     def _apply_lora_to_output(self: Any, x: Tensor, output: Tensor) -> Tensor:
-        """output + B R A x, for x (tokens, d_in) and output (tokens, d_out)."""
+        """output + B R A x, in place, for x (tokens, d_in) and output (tokens, d_out)."""
         rows, flat = output.reshape(-1, output.shape[-1]), x.reshape(-1, x.shape[-1])
         h = F.linear(flat.to(self.shared_a.dtype), self.shared_a)
         h = h.view(-1, self.n_slices, 1, self.core_rank)  # (tokens, parts, 1, r)
         R = self.cores[self.token_slots[: flat.shape[0]]]  # (tokens, parts, r, r)
         h = (R * h.to(R.dtype)).sum(-1)  # (tokens, parts, r)
-        rows = torch.addmm(rows, h.flatten(1).to(rows.dtype), self.shared_b.to(rows.dtype).mT)
+        rows.addmm_(h.flatten(1).to(rows.dtype), self.shared_b.to(rows.dtype).mT)
         return rows.view(output.shape)
 
     @classmethod

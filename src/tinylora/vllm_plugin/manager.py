@@ -78,6 +78,7 @@ class CoreManager(LRUCacheLoRAModelManager):
         self._rows: WeakKeyDictionary[Plan, Tensor] = WeakKeyDictionary()  # places of their layers
         super().__init__(**arguments)
         self._slot_of: dict[int, int] = {}
+        self._paths: dict[int, str] = {}  # of those that have slots
         self._free = list(reversed(range(self.lora_slots)))
 
     def _create_lora_modules(self) -> None:
@@ -149,8 +150,16 @@ class CoreManager(LRUCacheLoRAModelManager):
             self._active_adapters.remove_oldest()
         adapter, slot = self._registered_adapters[lora_id], self._free.pop()
         self.cores[slot].copy_(self._row(adapter))
-        self._slot_of[lora_id] = slot
+        self._slot_of[lora_id], self._paths[lora_id] = slot, adapter.path
         self._active_adapters[lora_id] = None
+        return True
+
+    def touch(self, lora_id: int, path: str) -> bool:
+        """Whether this adapter has a slot, which then stays its own for a while."""
+        if self._slot_of.get(lora_id) is None or self._paths[lora_id] != path:
+            return False
+        self._registered_adapters.touch(lora_id)
+        self._active_adapters.touch(lora_id)
         return True
 
     def _row(self, adapter: CoreAdapter) -> Tensor:
@@ -167,6 +176,7 @@ class CoreManager(LRUCacheLoRAModelManager):
     def _deactivate_adapter(self, lora_id: int) -> None:
         slot = self._slot_of.pop(lora_id, None)
         if slot is not None:
+            del self._paths[lora_id]
             self._free.append(slot)
 
     def _add_adapter(self, lora: CoreAdapter) -> None:
@@ -175,6 +185,7 @@ class CoreManager(LRUCacheLoRAModelManager):
     def remove_all_adapters(self) -> None:
         super().remove_all_adapters()
         self._slot_of.clear()
+        self._paths.clear()
         self._free = list(reversed(range(self.lora_slots)))
 
     def set_adapter_mapping(self, mapping: Any) -> None:
@@ -283,6 +294,16 @@ class WorkerManager(LRUCacheWorkerLoRAManager):
             place = renamed(name, rename)
             made[place] = LoRALayerWeights(place, plan.rank, plan.rank, A.to(dtype), B.to(dtype))
         return made
+
+    def _apply_adapters(self, lora_requests: set[Any]) -> None:
+        """Have the adapters of a batch in slots; called for every batch."""
+        if not self.settings.native:
+            super()._apply_adapters(lora_requests)
+            return
+        touch = self._adapter_manager.touch
+        for request in lora_requests:
+            if request and not touch(request.lora_int_id, request.lora_path):
+                self.add_adapter(request)
 
     def add_adapter(self, lora_request: Any) -> bool:
         """As vLLM's, in a time that does not depend on how many are loaded."""
