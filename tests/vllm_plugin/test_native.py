@@ -144,7 +144,7 @@ def test_the_update_is_one_graph_for_any_number_of_tokens(
     """As a GPU compiles it; on a CPU, vLLM compiles nothing where there are LoRAs."""
     manager = manager_of(server)
     server.load(lines_of(adapter, candidates_of(1))[0])
-    (slot,) = manager._slot_of.values()
+    slot = manager._slot_of[server._loaded.lora_int_id]
     traced = torch.compile(
         type(manager.modules["model.layers.0.self_attn.qkv_proj"])._apply_lora_to_output,
         backend="aot_eager", fullgraph=True, dynamic=True,
