@@ -5,7 +5,6 @@ keeps what is loaded and puts it into slots. Here an adapter is its numbers unti
 which is one row of a table of cores; which slot a token has is looked up once for each batch.
 """
 
-import logging
 import os
 import re
 from contextlib import suppress
@@ -33,7 +32,7 @@ from tinylora.vllm_plugin import layers
 from tinylora.vllm_plugin.base import Frame, Plan, ServedBase, as_lora, frame_of
 from tinylora.vllm_plugin.names import Names
 
-log = logging.getLogger("vllm.tinylora")
+NOTHING: dict[str, Any] = {}  # the LoRAs of an adapter of ours
 SENTENCE = "[tinylora] {} [/tinylora]"  # of a worker, so that the API server finds it
 SAID = re.compile(r"\[tinylora\] (.*?) \[/tinylora\]", re.DOTALL)
 
@@ -56,7 +55,7 @@ def settings_of(vllm_config: Any) -> PluginSettings:
 
 
 class CoreAdapter(LoRAModel):
-    """An adapter as vLLM's manager keeps it: its numbers.
+    """An adapter as vLLM's manager keeps it: its numbers, as bytes, because there are thousands.
 
     Args:
         path: what it was loaded from, by which two adapters under one id are told apart.
@@ -64,8 +63,16 @@ class CoreAdapter(LoRAModel):
     """
 
     def __init__(self, lora_id: int, path: str, plan: Plan | None, v: Tensor) -> None:
-        super().__init__(lora_id, 1 if plan is None else plan.rank, {})
-        self.path, self.plan, self.v = path, plan, v
+        super().__init__(lora_id, 1 if plan is None else plan.rank, NOTHING)
+        self.modules_to_save = NOTHING
+        self.path, self.plan = path, plan
+        self.numbers = v.float().numpy().tobytes()
+
+    def cores(self) -> Tensor:
+        """R of every layer of the plan, (layers, r, r)."""
+        assert self.plan is not None
+        v = torch.frombuffer(bytearray(self.numbers), dtype=torch.float32)
+        return self.plan.cores(v.view(-1, self.plan.P.shape[1]))  # (num_groups, u)
 
 
 class CoreManager(LRUCacheLoRAModelManager):
@@ -170,7 +177,7 @@ class CoreManager(LRUCacheLoRAModelManager):
             rows, offset = self._rows[plan], self._offsets[plan.frame]
             inside = slice(offset, offset + plan.rank)
             is_here = rows >= 0
-            row[rows[is_here], inside, inside] = plan.cores(adapter.v)[is_here]
+            row[rows[is_here], inside, inside] = adapter.cores()[is_here]
         return row
 
     def _deactivate_adapter(self, lora_id: int) -> None:
@@ -276,7 +283,7 @@ class WorkerManager(LRUCacheWorkerLoRAManager):
         if self.settings.native:
             manager.enter(plan)
             path = lora_request.lora_path
-            return CoreAdapter(lora_request.lora_int_id, path, plan, contents.v.clone())
+            return CoreAdapter(lora_request.lora_int_id, path, plan, contents.v)
         if plan.rank > self.lora_config.max_lora_rank:
             raise RequestError(
                 f"{name} has rank {plan.rank}, but this server's slots hold "
