@@ -1,6 +1,7 @@
 """Open what the playground shows: a model, an adapter on it, and the path of its training."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -90,8 +91,14 @@ def space(contents: AdapterFile, path: Mapping[int, Tensor], adapter: TinyLora) 
         "groups": [_group_name(names) for names in adapter.modules_by_group],
         "trained": _row(trained) if bool(trained.any()) else None,
         "path": [{"step": step, "values": _row(v)} for step, v in path.items()],
-        "largest": max(float(v.abs().max()) for v in points),
+        "limit": round_up(1.5 * (max(float(v.abs().max()) for v in points) or 1.0)),
     }
+
+
+def round_up(x: float) -> float:
+    """Up to 1, 1.5, 2, 3, 4, 5, 6, 8 or 10 times a power of ten: where sliders end."""
+    unit = 10.0 ** math.floor(math.log10(x))
+    return next(m * unit for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if m * unit >= x * (1 - 1e-9))
 
 
 def open_adapter(source: str, config: EvalConfig, num_problems: int) -> Playground:

@@ -48,12 +48,6 @@ export function spread(low, high, count) {
   return Array.from({ length: count }, (_, i) => bf16(low + ((high - low) * i) / (count - 1)));
 }
 
-// Up to a round number: 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten.
-export function roundUp(x) {
-  const unit = 10 ** Math.floor(Math.log10(x));
-  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((m) => m * unit >= x * (1 - 1e-9)) * unit;
-}
-
 export function shown(x) {
   return x === 0 ? "0" : String(Number(x.toPrecision(3)));
 }

@@ -3,7 +3,7 @@
 import { open } from "./backend.js";
 import * as draw from "./draw.js";
 import {
-  bf16, bytesOf, interval, norm, randomOfNorm, roundUp, scaled, shown, spread, summary,
+  bf16, bytesOf, interval, norm, randomOfNorm, scaled, shown, spread, summary,
 } from "./numbers.js";
 
 const LINE_POINTS = 17, GRID_POINTS = 13, GRID_PROBLEMS = 16;
@@ -25,7 +25,7 @@ start().catch(report);
 async function start() {
   backend = await open();
   const { about } = backend;
-  $("about").textContent = `${about.model} · task ${about.task} · the model's weights stay as they are`;
+  $("about").textContent = [about.model, about.where, `task ${about.task}`].filter(Boolean).join(" · ");
   about.spaces.forEach((one, i) => $("space").append(new Option(spaceName(one), i)));
   $("spaces").hidden = about.spaces.length < 2;
   draw.dots($("dots"), about.problems, (place) => { choose(place); refresh(); });
@@ -51,12 +51,15 @@ function chooseSpace(place) {
   state.space = place;
   space = backend.about.spaces[place];
   $("space").value = place;
-  limit = space.limit = space.limit ?? roundUp(1.5 * (space.largest || 1));
+  limit = space.limit;
   state.active = zeros().length === 1 ? 0 : "strength";
   document.querySelector("[data-preset=trained]").disabled = !space.trained;
   $("training").hidden = !space.path.length;
   $("scrubber").max = space.path.length;
   $("strength-box").hidden = zeros().length === 1;
+  for (const [values, letters] of space.measured ?? []) {
+    if (!known(values)) lettersOf.set(keyOf(values, false), letters);
+  }
   buildSliders();
 }
 
