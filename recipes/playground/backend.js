@@ -14,7 +14,7 @@ worker.onerror = (event) => {
 };
 
 // One request; `part` gets what comes before its end. An abort stops it at the next token.
-function request(kind, told, { signal, part } = {}) {
+export function request(kind, told, { signal, part } = {}) {
   const id = ++last;
   return new Promise((resolve, reject) => {
     const stop = () => {

@@ -1,6 +1,6 @@
 """The playground as a page without a server: the embedded model runs in the reader's browser.
 
-    make playground        (docs/playground; half a minute on two CPU cores, and npm for two packages)
+    make playground     (into docs/playground; a minute on two CPU cores, and two packages of npm)
 
 Everything that the page needs lies in one folder, for any web host (`python -m http.server -d
 docs/playground`): the page of `tinylora play` with another `backend.js`, the model as an ONNX graph
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from graph import attach_cores, export, mixing
 
-from tinylora.adapter import TinyLora, load
+from tinylora.adapter import load
 from tinylora.adapter.contents import AdapterFile
 from tinylora.adapter.text import encode
 from tinylora.models import load_model
@@ -72,9 +72,7 @@ def write_model(out: Path) -> None:
     config = EvalConfig(model="pocket", task="pocket", device="cpu")
     playground = open_model("pocket", None, config, NUM_PROBLEMS)
     about = playground.about()
-    tried = [
-        {"name": one.instruction.name, "accuracy": one.accuracy} for one in playground.prompts
-    ]
+    tried = [{"name": one.instruction.name, "accuracy": one.accuracy} for one in playground.prompts]
     steering = playground.steering
     template = template_of(playground.base.tokenizer, playground.instruction(True).turns)
     eos = list(playground.base.eos_token_ids)

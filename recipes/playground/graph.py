@@ -77,7 +77,7 @@ def attach_cores(model: nn.Module, config: AdapterConfig) -> TinyLora:
 
 
 def mixing(adapter: TinyLora, modules: list[str]) -> Tensor:
-    """The matrix (numbers, modules * rank^2) from an adapter's v to all R, as `Graph` takes them."""
+    """The matrix (numbers, modules * rank^2) from an adapter's v to all R in `Graph`."""
     groups, u = adapter.v.shape
     rank = adapter.config.rank
     matrix = torch.zeros(groups, u, len(modules), rank**2)
@@ -134,7 +134,7 @@ def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def in_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same numbers in fewer bytes: weights that are bf16 in fp32's clothes, as bf16 and a cast."""
+    """The same numbers in fewer bytes: fp32 weights that bf16 holds, as bf16 and a cast."""
     casts = []
     for kept in model.graph.initializer:
         if kept.data_type != TensorProto.FLOAT:

@@ -36,7 +36,8 @@ def run(argv: Sequence[str]) -> None:
     settings, given = split(PlaySettings, VERB.given(argv))
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise RequestError(f"The playground needs starlette and uvicorn. {install_hint('play')}.")
-    from tinylora.play.server import address_of, is_loopback, listen, serve
+    from tinylora.play.guard import is_loopback
+    from tinylora.play.server import address_of, listen, serve
 
     with listen(settings.host, settings.port) as listening:
         playground = opened(settings, given)

@@ -44,6 +44,10 @@ class Tried:
     instruction: Instruction
     accuracy: float
 
+    def shown(self) -> dict[str, str | float]:
+        """As the page gets it."""
+        return {"name": self.instruction.name, "accuracy": self.accuracy}
+
 
 def best(steering: Steering, train: Sequence[Problem]) -> list[Tried]:
     """All instructions tried, the best one first; of equally good ones the shorter.

@@ -20,10 +20,10 @@ from tinylora.errors import RequestError
 from tinylora.evaluate.measure import load_base, make_exam
 from tinylora.models import Base
 from tinylora.play.instructions import Instruction, Tried, best
+from tinylora.play.messages import MAX_NUMBERS
 from tinylora.play.steering import Steering
 from tinylora.settings import AdapterConfig
 from tinylora.settings.evaluate import EvalConfig, run_folder
-from tinylora.settings.play import MAX_NUMBERS
 from tinylora.tasks import load_task
 from tinylora.tasks.task import Problem
 

@@ -168,7 +168,9 @@ class Steering:
         pairs = [(p, c) for p, row in zip(prompts, completions_P_C, strict=True) for c in row]
         samples = [Sample(i, prompt, c.token_ids) for i, (prompt, c) in enumerate(pairs)]
         logprobs_T = self._base_logprobs(samples)
-        means = [part.mean() for part in logprobs_T.split([len(c.token_ids) for _, c in pairs])]
+        means = [
+            part.mean() for part in torch.split(logprobs_T, [len(c.token_ids) for _, c in pairs])
+        ]
         return [
             c.truncated or not float(mean) >= -BROKEN_NATS  # nan is odd
             for (_, c), mean in zip(pairs, means, strict=True)
@@ -193,7 +195,9 @@ class _Spoken:
     """An answer as far as it has been written."""
 
     def __init__(self, text: Text) -> None:
-        self.text, self.token_ids, self.shown = text, [], ""  # type: ignore[var-annotated]
+        self.text = text
+        self.token_ids: list[int] = []
+        self.shown = ""
         self.has_ended = False
 
     def add(self, token_id: int, logprob: float, change: float) -> Token | None:

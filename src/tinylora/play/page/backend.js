@@ -49,7 +49,7 @@ function post(name, told, signal) {
 }
 
 async function read(response) {
-  const told = await response.json();
+  const told = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(told.error ?? `The server said ${response.status}.`);
   return told;
 }
