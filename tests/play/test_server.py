@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from tinylora.errors import RequestError
 from tinylora.play.guard import MAX_BODY_BYTES, is_known_host, is_loopback
 from tinylora.play.opening import Playground
 from tinylora.play.server import address_of, listen, make_app
+from tinylora.play.steering import interruptible
 from tinylora.play.turns import Turns
 
 ADDRESS = "http://127.0.0.1:8013"
@@ -204,3 +206,38 @@ def test_a_reader_who_leaves_stops_the_work() -> None:
 
     assert asyncio.run(leave()) == "next"
     assert ended == [True]
+
+
+def test_a_measurement_ends_when_its_reader_has_gone(
+    app: Starlette, playground: Playground
+) -> None:
+    """At the next forward pass, so that the model is free for what is wanted now."""
+    model, passes = playground.steering.adapter.model, []
+    left = asyncio.Event()
+
+    async def leave() -> str:
+        loop = asyncio.get_running_loop()
+
+        def count(*args: object) -> None:
+            passes.append(1)
+            loop.call_soon_threadsafe(left.set)
+            while not gone.is_set():  # as slow a model as it takes
+                pass
+
+        gone = threading.Event()
+        handle = model.register_forward_hook(count)
+        turns = Turns()
+
+        def work(is_over: threading.Event) -> list[str]:
+            threading.Thread(target=lambda: (is_over.wait(), gone.set())).start()
+            with interruptible(model, is_over.is_set):
+                return playground.steering.measure(playground.path[16][None], playground.problems)
+
+        try:
+            letters = await turns.call_until(left.wait(), work)
+        finally:
+            handle.remove()
+        return "nothing" if letters is None else "letters"
+
+    assert asyncio.run(leave()) == "nothing"
+    assert len(passes) == 1

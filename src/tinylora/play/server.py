@@ -3,9 +3,11 @@
 import json
 import math
 import socket
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import aclosing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from tinylora.errors import RequestError, TinyLoraError
 from tinylora.play.guard import Guard
 from tinylora.play.messages import Ask, Measure, Numbers, Pasted
 from tinylora.play.opening import Playground
-from tinylora.play.steering import SIDES, Question, Token
+from tinylora.play.steering import SIDES, Question, Token, interruptible
 from tinylora.play.turns import Turns
 from tinylora.tasks.task import Problem
 
@@ -83,16 +85,20 @@ class Api:
         """How candidates answer some of the problems."""
         told = Measure(**await _body(request))
         candidates = torch.stack([self.steering.values(v) for v in told.candidates])
-        letters = await self.turns.call(self._letters, told, candidates)
+        work = partial(self._letters, told, candidates)
+        letters = await self.turns.call_until(_has_gone(request), work)
         return JSONResponse({"letters": letters})
 
-    def _letters(self, told: Measure, candidates: torch.Tensor) -> list[str]:
+    def _letters(
+        self, told: Measure, candidates: torch.Tensor, is_over: threading.Event
+    ) -> list[str]:
         instruction = self.playground.instruction(told.prompted)
         problems = self.playground.problems[told.first : told.first + told.count]
         if not problems:
             return [""] * len(candidates)
         asked = [instruction.before(problem) for problem in problems]
-        return self.steering.measure(candidates, asked)
+        with interruptible(self.steering.adapter.model, is_over.is_set):
+            return self.steering.measure(candidates, asked)
 
     async def text(self, request: Request) -> Response:
         """v as an adapter's text."""
@@ -167,6 +173,12 @@ async def _body(request: Request) -> dict[str, Any]:
     if not isinstance(told, dict) or not all(isinstance(name, str) for name in told):
         raise RequestError("The body is not a JSON object. Send one, as the page does.")
     return told
+
+
+async def _has_gone(request: Request) -> None:
+    """Returns when the reader has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _refused(request: Request, error: Exception) -> Response:

@@ -3,12 +3,13 @@
 A model answers one request at a time; whoever calls from several threads takes turns (`server.py`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from tinylora.adapter import TinyLora
@@ -32,6 +33,10 @@ from tinylora.tasks.task import Problem, Task, grader_of
 
 BROKEN_NATS = 2.0  # a token: to the base model, one guess among seven or more at each of them
 SIDES = ("base", "steered")
+
+
+class Interrupted(Exception):
+    """Nobody waits for the result any longer."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,21 @@ class Steering:
             for batch in micro_batches(cuts, model):
                 found[batch.tokens.cpu()] = completion_logprobs(model, batch, 1.0).cpu()
         return found
+
+
+@contextmanager
+def interruptible(model: nn.Module, is_over: Callable[[], bool]) -> Iterator[None]:
+    """Inside, a forward pass that begins after `is_over` raises `Interrupted`."""
+
+    def check(module: nn.Module, args: Any) -> None:
+        if is_over():
+            raise Interrupted
+
+    handle = model.register_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class _Spoken:

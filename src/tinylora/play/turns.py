@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any, TypeVar
 
 from tinylora.errors import TinyLoraError
+from tinylora.play.steering import Interrupted
 
 Made = TypeVar("Made")
 
@@ -19,7 +20,24 @@ class Turns:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
 
     async def call(self, function: Callable[..., Made], *args: Any) -> Made:
+        """What the function returns, when it is its turn."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+
+    async def call_until(
+        self, gone: Awaitable[Any], function: Callable[[threading.Event], Made]
+    ) -> Made | None:
+        """The same; None where `gone` comes first. The function sees it by its event."""
+        has_gone = threading.Event()
+        made = asyncio.ensure_future(self.call(function, has_gone))
+        left = asyncio.ensure_future(gone)
+        await asyncio.wait([made, left], return_when=asyncio.FIRST_COMPLETED)
+        if not made.done():
+            has_gone.set()
+        left.cancel()
+        try:
+            return await made
+        except Interrupted:
+            return None
 
     async def stream(self, make: Callable[[], Generator[Any]]) -> AsyncGenerator[Any]:
         """What `make` yields, as it comes; it is stopped where the reader has gone."""

@@ -74,7 +74,7 @@ def test_prompts_become_the_same_tokens(
     assert page.evaluate(ASK, ["ids", told]) == ours.steering.text.encode(Problem(odd, ""))
 
 
-@pytest.mark.parametrize(("space", "name"), enumerate(("13", "2", "1")))
+@pytest.mark.parametrize(("space", "name"), [(0, "13"), (1, "2"), (2, "1")])
 def test_texts_are_those_of_the_library(
     static_address: str, open_page: Open, space: int, name: str
 ) -> None:

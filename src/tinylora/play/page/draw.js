@@ -145,6 +145,9 @@ export function landscape(box, { xs, ys, cells, current, path, label, choose }) 
       svg("text", { x: x(value), y: top + side + 18, class: "tick" }, shown(value)),
       svg("text", { x: left - 6, y: y(value) + 4, class: "tick side" }, shown(value)));
   }
+  picture.append(
+    svg("text", { x: left + side * 0.75, y: top + side + 18, class: "tick" }, "v1 →"),
+    svg("text", { x: left - 6, y: top + side * 0.25, class: "tick side" }, "↑ v2"));
   drawPath(picture, path.map((p) => ({ ...p, left: x(p.x), top: y(p.y) })));
   const inside = (v) => Math.min(low + span, Math.max(low, v));
   picture.append(svg("circle", { cx: x(inside(current[0])), cy: y(inside(current[1])), r: 7, class: "here" }));

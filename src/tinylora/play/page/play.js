@@ -7,7 +7,7 @@ import {
 } from "./numbers.js";
 
 const LINE_POINTS = 17, GRID_POINTS = 13, GRID_PROBLEMS = 16;
-const CHUNK_SECONDS = 0.5; // of measuring between two looks at what the reader wants now
+const CHUNK_SECONDS = 0.5, CHUNK_ANSWERS = 8; // of measuring, at least, between two pictures of it
 const FLAT = 26, GROUP = 13; // more sliders than FLAT are folded into groups of GROUP
 const BACKGROUND_SECONDS = 90; // a longer measurement waits for the button
 
@@ -17,8 +17,9 @@ const state = {
   space: 0, values: [], direction: [], strength: 1, active: "strength", prompted: false,
   problem: 0, name: "With these numbers", randoms: 0,
 };
-let backend, space, limit, rate = 60, running = new AbortController();
+let backend, space, limit, rate = 8, running = new AbortController();
 let sliders = [];
+let banded = new Set(); // sliders whose band may be known
 
 start().catch(report);
 
@@ -75,7 +76,10 @@ function chosenProblem() {
 
 function setValues(values, { name = "With these numbers", prompted = false, keepDirection = false } = {}) {
   Object.assign(state, { values, name, prompted });
-  if (!keepDirection) Object.assign(state, { direction: values, strength: 1 });
+  if (!keepDirection) {
+    const isZero = norm(values) === 0 && norm(state.direction) > 0; // a point on the same line
+    Object.assign(state, isZero ? { strength: 0 } : { direction: values, strength: 1 });
+  }
   showValues();
   refresh();
 }
@@ -113,6 +117,8 @@ function buildSliders() {
   const label = (i) => (u > 1 ? `number ${(i % u) + 1} of ${u}${groups > 1 ? `, ${space.groups[Math.floor(i / u)]}` : ""}` : space.groups[i]);
   const all = zeros().map((_, i) => i);
   sliders = [];
+  banded = new Set();
+  state.direction = space.trained ?? zeros();
   if (all.length <= FLAT) {
     $("sliders").replaceChildren(...all.map((i) => slider(i, label(i))));
     return;
@@ -134,9 +140,9 @@ function buildSliders() {
 }
 
 function slider(i, label) {
-  const name = draw.element("label", { htmlFor: `v${i}`, title: label }, `v${i + 1} `, draw.element("small", { textContent: label }));
-  const range = draw.element("input", { type: "range", id: `v${i}`, min: -limit, max: limit, step: "any" });
-  const field = draw.element("input", { type: "number", step: "any", id: `n${i}` });
+  const name = draw.element("label", { htmlFor: `v${i + 1}`, title: label }, `v${i + 1} `, draw.element("small", { textContent: label }));
+  const range = draw.element("input", { type: "range", id: `v${i + 1}`, min: -limit, max: limit, step: "any" });
+  const field = draw.element("input", { type: "number", step: "any", id: `n${i + 1}` });
   field.setAttribute("aria-label", `Number ${i + 1}`);
   range.addEventListener("input", () => move(i, Number(range.value)));
   range.addEventListener("keydown", (event) => keyOnSlider(event, state.values[i], limit, (x) => move(i, x)));
@@ -187,6 +193,7 @@ function showValues() {
   const place = pathPoints().findIndex((point) => same(point.values, state.values));
   $("scrubber").value = Math.max(0, place);
   $("step").textContent = place < 0 ? "elsewhere" : `after step ${pathPoints()[place].step}`;
+  for (const i of banded) showBand(i, linePoints(i));
   note("");
 }
 
@@ -309,11 +316,13 @@ function known(values, prompted = false) {
 // Letters of all candidates up to `upTo` problems, in batches of all of them; `each` after a batch.
 async function measured(candidates, signal, { prompted = false, upTo = backend.about.problems.length, each = () => {} } = {}) {
   for (;;) {
-    const open = candidates.filter((values) => known(values, prompted).length < upTo);
+    const length = (values) => known(values, prompted).length;
+    const open = candidates.filter((values, i) => length(values) < upTo && candidates.findIndex((other) => same(other, values)) === i);
     if (!open.length || signal.aborted) return each();
-    const first = Math.min(...open.map((values) => known(values, prompted).length));
-    const batch = open.filter((values) => known(values, prompted).length === first).slice(0, 64);
-    const count = Math.max(1, Math.min(upTo - first, Math.floor((rate * CHUNK_SECONDS) / batch.length)));
+    const first = Math.min(...open.map(length));
+    const batch = open.filter((values) => length(values) === first).slice(0, 64);
+    const wanted = Math.max(Math.ceil(CHUNK_ANSWERS / batch.length), Math.floor((rate * CHUNK_SECONDS) / batch.length));
+    const count = Math.min(upTo - first, wanted);
     const before = performance.now(), where = state.space;
     const letters = await backend.measure(where, batch, first, count, prompted, signal);
     if (where !== state.space) return;
@@ -383,7 +392,11 @@ function drawLine(active) {
 
 function showBand(active, points) {
   const range = active === "strength" ? $("strength") : sliders[active]?.range;
-  if (range && points.every((point) => point.of)) range.style.setProperty("--band", draw.band(points));
+  if (!range) return;
+  if (points.every((point) => point.of)) {
+    range.style.setProperty("--band", draw.band(points));
+    banded.add(active);
+  } else if (banded.delete(active)) range.style.removeProperty("--band");
 }
 
 async function mapAll() {
