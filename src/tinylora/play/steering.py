@@ -55,6 +55,29 @@ class Token:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """A greedy answer to a problem.
+
+    Args:
+        base_logprob: what the base model gives its tokens in the mean, in nats.
+    """
+
+    verdict: Verdict
+    completion: Completion
+    base_logprob: float
+
+    @property
+    def letter(self) -> str:
+        """r right, w wrong, b broken, ? could not be judged."""
+        if self.verdict.score is None:
+            return "?"
+        if self.verdict.is_right:
+            return "r"
+        is_odd = not self.base_logprob >= -BROKEN_NATS  # nan is odd
+        return "b" if self.completion.truncated or is_odd else "w"
+
+
+@dataclass(frozen=True)
 class Question:
     """What both are asked.
 
@@ -155,31 +178,26 @@ class Steering:
             For each candidate a text with a letter for each problem: r right, w wrong, b broken
             (it never ends, or the base model finds it nonsense), ? could not be judged.
         """
-        sampling = Sampling(0.0, self.budget, self.text.eos_token_ids)
-        prompts = [self.text.encode(problem) for problem in problems]
-        completions_P_C = self.engine.generate_population(prompts, candidates, sampling, seed=0)
         count = len(candidates)
-        asked = [problem for problem in problems for _ in range(count)]
-        texts = [self.text.decode(c.token_ids) for row in completions_P_C for c in row]
-        verdicts = self.grade(asked, texts)
-        is_odd = self._is_odd(prompts, completions_P_C)
-        letters = [_letter(*pair) for pair in zip(verdicts, is_odd, strict=True)]
+        letters = [one.letter for one in self.judged(candidates, problems)]
         return ["".join(letters[c::count]) for c in range(count)]
 
-    def _is_odd(
-        self, prompts: Sequence[list[int]], completions_P_C: Sequence[Sequence[Completion]]
-    ) -> list[bool]:
-        """Of every answer: it was cut off, or the base model would hardly write it."""
-        pairs = [(p, c) for p, row in zip(prompts, completions_P_C, strict=True) for c in row]
-        samples = [Sample(i, prompt, c.token_ids) for i, (prompt, c) in enumerate(pairs)]
-        logprobs_T = self._base_logprobs(samples)
-        means = [
-            part.mean() for part in torch.split(logprobs_T, [len(c.token_ids) for _, c in pairs])
+    def judged(self, candidates: Tensor, problems: Sequence[Problem]) -> list[Judged]:
+        """The same with what the letters stand on: problem by problem, candidate by candidate."""
+        sampling = Sampling(0.0, self.budget, self.text.eos_token_ids)
+        prompts = [self.text.encode(problem) for problem in problems]
+        rows_P_C = self.engine.generate_population(prompts, candidates, sampling, seed=0)
+        completions = [completion for row in rows_P_C for completion in row]
+        asked = [i for i, row in enumerate(rows_P_C) for _ in row]
+        texts = [self.text.decode(completion.token_ids) for completion in completions]
+        verdicts = self.grade([problems[i] for i in asked], texts)
+        samples = [
+            Sample(place, prompts[i], completion.token_ids)
+            for place, (i, completion) in enumerate(zip(asked, completions, strict=True))
         ]
-        return [
-            c.truncated or not float(mean) >= -BROKEN_NATS  # nan is odd
-            for (_, c), mean in zip(pairs, means, strict=True)
-        ]
+        lengths = [len(sample.completion) for sample in samples]
+        means = [float(x.mean()) for x in torch.split(self._base_logprobs(samples), lengths)]
+        return [Judged(*one) for one in zip(verdicts, completions, means, strict=True)]
 
     def _base_logprobs(self, samples: Sequence[Sample]) -> Tensor:
         """Log-probabilities of all completion tokens without v, sample after sample."""
@@ -252,11 +270,3 @@ def _next(batch: dict[str, Tensor], ids: Tensor) -> dict[str, Tensor]:
         "attention_mask": torch.cat([mask, torch.ones_like(ids)], dim=1),
         "position_ids": batch["position_ids"][:, -1:] + 1,
     }
-
-
-def _letter(verdict: Verdict, is_odd: bool) -> str:
-    if verdict.score is None:
-        return "?"
-    if verdict.is_right:
-        return "r"
-    return "b" if is_odd else "w"
