@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from graph import attach_cores, export, mixing
 
+from graph import attach_cores, export, mixing
 from tinylora.adapter import load
 from tinylora.adapter.contents import AdapterFile
 from tinylora.adapter.text import encode
 from tinylora.models import load_model
 from tinylora.play.opening import boxed, open_model, space
 from tinylora.play.server import PAGE
-from tinylora.play.steering import BROKEN_NATS, Steering
+from tinylora.play.steering import BROKEN_NATS, CIRCLE_TOKENS, Steering
 from tinylora.pocket import model_folder
 from tinylora.settings.evaluate import EvalConfig
 from tinylora.tasks.task import Problem
@@ -104,6 +104,7 @@ def write_model(out: Path) -> None:
         "texts": texts,
         "eos": eos,
         "broken_nats": BROKEN_NATS,
+        "circle_tokens": CIRCLE_TOKENS,
         "sizes": sizes(base.model.config),
     }
     (out / "data.json").write_text(json.dumps(data, separators=(",", ":")), encoding="utf-8")

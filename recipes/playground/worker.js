@@ -229,9 +229,15 @@ async function measure(model, { space, candidates, first, count, prompted }, par
   if (isStopped()) return null;
   const letters = completions.map(({ ids, isCut }, i) => {
     if (isRight(problems[i % problems.length].gold, decoded(model, ids))) return "r";
-    return isCut || !(means[i] >= -model.data.broken_nats) ? "b" : "w";
+    const isOdd = !(means[i] >= -model.data.broken_nats); // NaN is odd
+    return isOdd || (isCut && runsInCircles(ids, model.data.circle_tokens)) ? "b" : "w";
   });
   return candidates.map((_, c) => letters.slice(c * problems.length, (c + 1) * problems.length).join(""));
+}
+
+function runsInCircles(ids, count) {
+  const last = ids.slice(-count);
+  return 4 * new Set(last).size < last.length;
 }
 
 // Greedy completions of all prompts, a row each; rows that have ended leave the batch.

@@ -32,6 +32,7 @@ from tinylora.rollout.transformers import TransformersEngine, draw, noise_of_pla
 from tinylora.tasks.task import Problem, Task, grader_of
 
 BROKEN_NATS = 2.0  # a token: to the base model, one guess among seven or more at each of them
+CIRCLE_TOKENS = 64
 SIDES = ("base", "steered")
 
 
@@ -74,7 +75,13 @@ class Judged:
         if self.verdict.is_right:
             return "r"
         is_odd = not self.base_logprob >= -BROKEN_NATS  # nan is odd
-        return "b" if self.completion.truncated or is_odd else "w"
+        return "b" if is_odd or self._runs_in_circles else "w"
+
+    @property
+    def _runs_in_circles(self) -> bool:
+        """It was cut off, and of its last tokens few are different."""
+        last = self.completion.token_ids[-CIRCLE_TOKENS:]
+        return self.completion.truncated and 4 * len(set(last)) < len(last)
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,8 @@ class Steering:
 
         Returns:
             For each candidate a text with a letter for each problem: r right, w wrong, b broken
-            (it never ends, or the base model finds it nonsense), ? could not be judged.
+            (the base model would hardly write it, or it runs in circles without an end), ? could
+            not be judged.
         """
         count = len(candidates)
         letters = [one.letter for one in self.judged(candidates, problems)]

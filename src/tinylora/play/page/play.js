@@ -211,6 +211,7 @@ function refresh(chartOnly = false) {
   report(null);
   drawKnown();
   document.body.dataset.busy = "yes";
+  $("progress").textContent = "";
   clearTimeout(timer);
   timer = setTimeout(() => follow(signal, chartOnly).catch((error) => signal.aborted || report(error)), 60);
 }
@@ -226,7 +227,6 @@ async function follow(signal, chartOnly) {
   document.body.dataset.busy = "chart";
   if (zeros().length === 2) await showLandscape(signal);
   else await showLine(signal, state.active);
-  $("progress").textContent = "";
   document.body.dataset.busy = "no";
 }
 
@@ -361,13 +361,17 @@ function lineOf(active) {
   return xs.map((x) => ({ x, values: isStrength ? (x === 1 ? state.direction : scaled(state.direction, x)) : state.values.with(active, x) }));
 }
 
+// Whether measuring all this would take so long that it waits for the button.
+function isLong(candidates, upTo, what) {
+  const missing = candidates.reduce((sum, values) => sum + Math.max(0, upTo - known(values, state.prompted).length), 0);
+  if (missing / rate <= BACKGROUND_SECONDS) return false;
+  $("progress").textContent = `${what} takes about ${Math.ceil(missing / rate / 60)} min here: it waits for the button.`;
+  return true;
+}
+
 async function showLine(signal, active) {
   const line = lineOf(active);
-  const missing = line.reduce((sum, { values }) => sum + backend.about.problems.length - known(values, state.prompted).length, 0);
-  if (missing / rate > BACKGROUND_SECONDS) {
-    $("progress").textContent = `The line of this slider takes about ${Math.ceil(missing / rate / 60)} min here: use the button.`;
-    return drawLine(active);
-  }
+  if (isLong(line.map(({ values }) => values), backend.about.problems.length, "This line")) return;
   await measured(line.map(({ values }) => values), signal, { prompted: state.prompted, each: () => drawLine(active) });
 }
 
@@ -378,7 +382,7 @@ function linePoints(active) {
 function drawLine(active) {
   const points = linePoints(active);
   const name = active === "strength" ? "the strength of all" : `v${active + 1}`;
-  const path = zeros().length === 1
+  const path = zeros().length === 1 && space.path.length
     ? pathPoints().map(({ step, values }) => ({ step, x: values[0], ...summary(known(values)) })).filter((p) => p.of)
     : [];
   $("chart-title").textContent = `Right answers along ${name}`;
@@ -405,6 +409,7 @@ async function mapAll() {
   const { signal } = running;
   const which = zeros().map((_, i) => i);
   document.body.dataset.busy = "map";
+  if (which.length === 2) await landscape(signal);
   for (const i of which) {
     const rest = (which.length - i) * LINE_POINTS * backend.about.problems.length / rate;
     $("progress").textContent = `Slider ${i + 1} of ${which.length}, about ${Math.ceil(rest)} s left`;
@@ -424,6 +429,11 @@ function grid() {
 }
 
 async function showLandscape(signal) {
+  const upTo = Math.min(GRID_PROBLEMS, backend.about.problems.length);
+  if (!isLong(grid().rows.flat(), upTo, "The landscape")) await landscape(signal);
+}
+
+async function landscape(signal) {
   const { rows } = grid();
   const upTo = Math.min(GRID_PROBLEMS, backend.about.problems.length);
   for (const of of [Math.ceil(upTo / 4), upTo]) {
@@ -440,7 +450,7 @@ function drawLandscape() {
   draw.landscape($("chart"), {
     xs, ys, current: state.values, label: "Share of right answers for every pair of numbers",
     cells: rows.map((row) => row.map((values) => summary(known(values, state.prompted)))),
-    path: pathPoints().map(({ step, values }) => ({ step, x: values[0], y: values[1] })),
+    path: space.path.length ? pathPoints().map(({ step, values }) => ({ step, x: values[0], y: values[1] })) : [],
     choose: (values) => setValues(values.map(bf16)),
   });
 }
