@@ -14,6 +14,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -53,18 +54,19 @@ def build(out: Path) -> None:
         shutil.copy(file, out / file.name)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(model_folder() / name, out / name)
-    packages = installed()
-    for folder, names in VENDOR.items():
-        for name in names:
-            shutil.copy(packages / folder / name, vendor / name)
+    install(vendor)
     write_model(out)
 
 
-def installed() -> Path:
-    """The packages of package.json, by npm."""
-    command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-    subprocess.run([*command, "--loglevel=error"], cwd=HERE, check=True)
-    return HERE / "node_modules"
+def install(vendor: Path) -> None:
+    """The files of package.json's packages that the page loads, by npm."""
+    flags = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+    with TemporaryDirectory() as folder:
+        shutil.copy(HERE / "package.json", folder)
+        subprocess.run(["npm", "install", *flags], cwd=folder, check=True)
+        for package, names in VENDOR.items():
+            for name in names:
+                shutil.copy(Path(folder) / "node_modules" / package / name, vendor / name)
 
 
 def write_model(out: Path) -> None:

@@ -22,18 +22,25 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dis
 WAIT_MS = 300_000
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    """A plain web host that says nothing."""
+
+    def log_message(self, *args: object) -> None:
+        """Nothing."""
+
+
 def main() -> None:
     folder = ROOT / "docs" / "playground"
     if not (folder / "model.onnx").is_file():
         sys.exit(f"{folder} is not built. Run: make playground")
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    handler = partial(Quiet, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as driver:
         Thread(target=server.serve_forever, daemon=True).start()
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         address = f"http://127.0.0.1:{server.server_port}/"
         take(browser, address, "play", {"width": 1280, "height": 900})
         take(browser, address, "play-landscape", {"width": 1280, "height": 900}, numbers="1")
-        take(browser, address, "play-phone", {"width": 390, "height": 1200})
+        take(browser, address, "play-phone", {"width": 390, "height": 1300})
         browser.close()
         server.shutdown()
 

@@ -17,7 +17,7 @@ const state = {
   space: 0, values: [], direction: [], strength: 1, active: "strength", prompted: false,
   problem: 0, name: "With these numbers", randoms: 0,
 };
-let backend, space, limit, rate = 8, running = new AbortController();
+let backend, space, limit, rate = 8, isTimed = false, running = new AbortController();
 let sliders = [];
 let banded = new Set(); // sliders whose band may be known
 
@@ -326,6 +326,7 @@ async function measured(candidates, signal, { prompted = false, upTo = backend.a
     const before = performance.now(), where = state.space;
     const letters = await backend.measure(where, batch, first, count, prompted, signal);
     if (where !== state.space) return;
+    isTimed = true;
     rate = 0.5 * rate + 0.5 * Math.min(4 * rate, (1000 * batch.length * count) / (performance.now() - before));
     batch.forEach((values, i) => lettersOf.set(keyOf(values, prompted), known(values, prompted) + letters[i]));
     if (signal.aborted) return;
@@ -362,7 +363,8 @@ function lineOf(active) {
 }
 
 // Whether measuring all this would take so long that it waits for the button.
-function isLong(candidates, upTo, what) {
+async function isLong(candidates, upTo, what, signal) {
+  if (!isTimed) await measured(candidates.slice(0, CHUNK_ANSWERS), signal, { prompted: state.prompted, upTo: 1 });
   const missing = candidates.reduce((sum, values) => sum + Math.max(0, upTo - known(values, state.prompted).length), 0);
   if (missing / rate <= BACKGROUND_SECONDS) return false;
   $("progress").textContent = `${what} takes about ${Math.ceil(missing / rate / 60)} min here: it waits for the button.`;
@@ -371,7 +373,7 @@ function isLong(candidates, upTo, what) {
 
 async function showLine(signal, active) {
   const line = lineOf(active);
-  if (isLong(line.map(({ values }) => values), backend.about.problems.length, "This line")) return;
+  if (await isLong(line.map(({ values }) => values), backend.about.problems.length, "This line", signal)) return;
   await measured(line.map(({ values }) => values), signal, { prompted: state.prompted, each: () => drawLine(active) });
 }
 
@@ -430,7 +432,7 @@ function grid() {
 
 async function showLandscape(signal) {
   const upTo = Math.min(GRID_PROBLEMS, backend.about.problems.length);
-  if (!isLong(grid().rows.flat(), upTo, "The landscape")) await landscape(signal);
+  if (!(await isLong(grid().rows.flat(), upTo, "The landscape", signal))) await landscape(signal);
 }
 
 async function landscape(signal) {
