@@ -80,6 +80,18 @@ def test_what_an_adapter_is(finished_run: Path, tiny_folder: Path) -> None:
     assert [is_adapter(name) for name in names] == [True, True, True, False, False]
 
 
+def test_a_hub_id_is_an_adapter_where_the_hub_has_one(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(name: str, file_name: str) -> str:
+        if name != "somebody/adapter":
+            raise OSError("not there")
+        return str(finished_run / file_name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert [is_adapter(name) for name in ("somebody/adapter", "somebody/model")] == [True, False]
+
+
 @pytest.mark.parametrize(("x", "up"), [(1, 1), (1.01, 1.5), (3.94, 4), (0.07, 0.08), (9, 10)])
 def test_round_up(x: float, up: float) -> None:
     assert round_up(x) == pytest.approx(up)

@@ -109,3 +109,15 @@ def test_the_best_prompt_is_a_worked_example(playground: Playground) -> None:
     plain = next(one for one in tried if one.instruction.name == "no prompt")
     assert plain.accuracy <= 0.5
     assert float(playground.steering.adapter.v.detach().abs().sum()) == 0
+
+
+def test_prompts_that_do_not_fit_are_left_out(
+    playground: Playground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = playground.train[:12]
+    longest = max(len(playground.steering.text.encode(problem)) for problem in train)
+    model = playground.steering.adapter.model
+    room = longest + playground.steering.budget
+    monkeypatch.setattr(model.config, "max_position_embeddings", room)
+    names = [tried.instruction.name for tried in best(playground.steering, train)]
+    assert names == ["no prompt"]

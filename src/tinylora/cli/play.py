@@ -3,6 +3,7 @@
 import os
 import webbrowser
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -80,10 +81,17 @@ def opened(settings: PlaySettings, given: dict[str, Any]) -> "Playground":
 
 
 def is_adapter(source: str) -> bool:
-    """Whether this is an adapter and not a model: a text, a file, or a run folder."""
-    from tinylora.adapter.files import FILE_NAME
+    """Whether this is an adapter and not a model: a text, a file, a run, or one on the hub."""
+    from tinylora.adapter import files, hub
     from tinylora.adapter.text import is_text
 
     if is_text(source) or source.endswith(".safetensors"):
         return True
-    return any(os.path.isfile(os.path.join(source, name)) for name in (FILE_NAME, "config.yaml"))
+    names = (files.FILE_NAME, "config.yaml")
+    if any(os.path.isfile(os.path.join(source, name)) for name in names):
+        return True
+    if hub.is_hub_id(source) and not os.path.exists(source):
+        with suppress(RequestError):  # it is a model, or nothing, which loading it will say
+            files.read(source)
+            return True
+    return False

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from tinylora.errors import RequestError
+from tinylora.models import check_context
 from tinylora.play.steering import Steering
 from tinylora.policy import UntrainedPolicy
 from tinylora.rollout.engine import Sampling
@@ -59,9 +61,21 @@ def best(steering: Steering, train: Sequence[Problem]) -> list[Tried]:
     tried = []
     for instruction in candidates(steering, train[:NUM_SOURCES]):
         asked = [instruction.before(problem) for problem in tried_on]
+        if not _fit(steering, asked):
+            continue
         letters = steering.measure(zero, asked)[0]
         tried.append(Tried(instruction, letters.count("r") / len(letters)))
     return sorted(tried, key=lambda one: (-one.accuracy, len(str(one.instruction))))
+
+
+def _fit(steering: Steering, problems: Sequence[Problem]) -> bool:
+    """Whether the model's context has room for them and their answers."""
+    prompts = [steering.text.encode(problem) for problem in problems]
+    try:
+        check_context(steering.adapter.model, prompts, steering.budget)
+    except RequestError:
+        return False
+    return True
 
 
 def candidates(steering: Steering, sources: Sequence[Problem]) -> list[Instruction]:
