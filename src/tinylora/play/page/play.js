@@ -33,7 +33,7 @@ async function start() {
   chooseSpace(0);
   choose(0);
   listen();
-  if (!(await readLink())) setValues(space.trained ?? zeros());
+  if (!(await readLink())) (space.trained ? presets.trained : presets.zero)();
   document.body.dataset.ready = "yes";
 }
 
