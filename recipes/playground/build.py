@@ -43,7 +43,11 @@ VENDOR = {
 }
 BOXES = ("13", "2", "1")
 NUM_PROBLEMS = 64
-GRID_POINTS, GRID_PROBLEMS = 13, 16  # as in play.js: what the page would measure at its start
+LINE_POINTS, GRID_POINTS, GRID_PROBLEMS = (
+    17,
+    13,
+    16,
+)  # as in play.js: what the page would measure at its start
 
 
 def build(out: Path) -> None:
@@ -152,12 +156,14 @@ def text_parts(contents: AdapterFile) -> dict[str, Any]:
 def measured(
     steering: Steering, problems: list[Problem], shown: dict[str, Any]
 ) -> list[tuple[list[float], str]]:
-    """What the page would measure first: the path of training, and the landscape of two numbers."""
+    """What the page would measure first: the path of training, and its line or landscape."""
     count = len(shown["path"][0]["values"])
     points = [[0.0] * count, *(point["values"] for point in shown["path"])]
+    if count > 2:
+        points += strengths(shown["trained"])
     known = list(zip(points, letters(steering, points, problems), strict=True))
     if count == 2:
-        axis = spread(shown["limit"])
+        axis = spread(-shown["limit"], shown["limit"], GRID_POINTS)
         for second in axis:
             row = [[first, second] for first in axis]
             row = [point for point in row if point not in points]
@@ -169,10 +175,20 @@ def letters(steering: Steering, points: list[list[float]], problems: list[Proble
     return steering.measure(torch.stack([steering.values(p) for p in points]), problems)
 
 
-def spread(limit: float) -> list[float]:
-    """The grid's lines, as play.js lays them: rounded to bf16."""
-    axis = [-limit + 2 * limit * i / (GRID_POINTS - 1) for i in range(GRID_POINTS)]
-    return [float(x) for x in torch.tensor(axis).bfloat16().float()]
+def strengths(trained: list[float]) -> list[list[float]]:
+    """The line of the trained adapter, from its negative to three times it."""
+    steps = [x for x in spread(-1, 3, LINE_POINTS) if x not in (0, 1)]  # these are known
+    return [halved([x * value for value in trained]) for x in steps]
+
+
+def spread(low: float, high: float, count: int) -> list[float]:
+    """As play.js lays lines and grids."""
+    return halved([low + (high - low) * i / (count - 1) for i in range(count)])
+
+
+def halved(values: list[float]) -> list[float]:
+    """The nearest bf16 of each, which is what a slider can be at."""
+    return [float(x) for x in torch.tensor(values).bfloat16().float()]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import {
 const LINE_POINTS = 17, GRID_POINTS = 13, GRID_PROBLEMS = 16;
 const CHUNK_SECONDS = 0.5, CHUNK_ANSWERS = 8; // of measuring, at least, between two pictures of it
 const FLAT = 26, GROUP = 13; // more sliders than FLAT are folded into groups of GROUP
-const BACKGROUND_SECONDS = 90; // a longer measurement waits for the button
+const BACKGROUND_SECONDS = 300; // a longer measurement waits for the button
 
 const $ = (id) => document.getElementById(id);
 const lettersOf = new Map(); // what has been measured: candidate -> a letter for each problem
@@ -409,17 +409,16 @@ async function mapAll() {
   running.abort();
   running = new AbortController();
   const { signal } = running;
-  const which = zeros().map((_, i) => i);
   document.body.dataset.busy = "map";
-  if (which.length === 2) await landscape(signal);
-  for (const i of which) {
-    const rest = (which.length - i) * LINE_POINTS * backend.about.problems.length / rate;
-    $("progress").textContent = `Slider ${i + 1} of ${which.length}, about ${Math.ceil(rest)} s left`;
-    const line = lineOf(i);
-    await measured(line.map(({ values }) => values), signal, { prompted: state.prompted });
+  if (zeros().length === 2) await landscape(signal);
+  const which = [...new Set([state.active, ...zeros().keys()])]; // the one on the chart first
+  for (const [place, active] of which.entries()) {
+    const rest = ((which.length - place) * LINE_POINTS * backend.about.problems.length) / rate;
+    $("progress").textContent = `Line ${place + 1} of ${which.length}, about ${Math.ceil(rest)} s left`;
+    const line = lineOf(active);
+    const each = () => (zeros().length !== 2 && active === state.active ? drawLine(active) : showBand(active, linePoints(active)));
+    await measured(line.map(({ values }) => values), signal, { prompted: state.prompted, each });
     if (signal.aborted) return;
-    showBand(i, linePoints(i));
-    if (state.active === i) drawLine(i);
   }
   $("progress").textContent = "";
   document.body.dataset.busy = "no";
