@@ -15,7 +15,8 @@ from tinylora.adapter import TinyLora, attach, load
 from tinylora.adapter.contents import AdapterFile, smallest_store
 from tinylora.adapter.files import read
 from tinylora.adapter.loading import base_problem
-from tinylora.adapter.text import encode
+from tinylora.adapter.text import encode, is_text
+from tinylora.algorithms.snapshots import found
 from tinylora.errors import RequestError
 from tinylora.evaluate.measure import load_base, make_exam
 from tinylora.models import Base
@@ -23,13 +24,12 @@ from tinylora.play.instructions import Instruction, Tried, best
 from tinylora.play.messages import MAX_NUMBERS
 from tinylora.play.steering import Steering
 from tinylora.settings import AdapterConfig
-from tinylora.settings.evaluate import EvalConfig, run_folder
+from tinylora.settings.evaluate import SNAPSHOTS, EvalConfig, run_folder
 from tinylora.tasks import load_task
 from tinylora.tasks.task import Problem
 
 BOXED = Path(__file__).parent / "boxed.json"  # runs on the embedded model, by their size
 DEFAULT_BOX = "13"
-SNAPSHOTS = "snapshots/step-*.safetensors"  # in a run folder
 NO_PROMPT = Instruction("no prompt")
 
 
@@ -106,8 +106,8 @@ def open_adapter(source: str, config: EvalConfig, num_problems: int) -> Playgrou
     base = load_base(config.model, [source], config.dtype, config.device, config.quantize)
     adapter = load(base.model, source, force=config.force)
     contents = read(source)
-    files = sorted(Path(run_folder(source)).glob(SNAPSHOTS)) if "tl1:" not in source else []
-    held = {int(file.stem.removeprefix("step-")): read(file) for file in files}
+    files = {} if is_text(source) else found(Path(run_folder(source)) / SNAPSHOTS)
+    held = {step: read(file) for step, file in files.items()}
     return _playground(base, adapter, contents, held, config, num_problems)
 
 
