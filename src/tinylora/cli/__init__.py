@@ -24,6 +24,7 @@ VERBS = {
     "train": "train a few parameters on a task, and measure the effect",
     "eval": "measure a model or an adapter, with controls on request",
     "diff": "show at which tokens an adapter's answers differ from its base model's",
+    "play": "move the numbers of an adapter on a local web page, and see what changes",
     "sweep": "run a grid of settings, seeds and learning rates",
     "figures": "draw the paper's figures from runs, as pictures and CSV",
     "check-rewards": "check a task's grader on its own reference answers, without a model",
