@@ -15,6 +15,7 @@ ROOMS = (
     ("distributed",),
     ("settings",),
     ("pocket",),
+    ("decoders",),
     ("adapter",),
     ("fsdp",),
     ("rewards",),

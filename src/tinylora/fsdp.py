@@ -27,6 +27,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tinylora import distributed
 from tinylora.adapter import TinyLora
+from tinylora.decoders import body
 from tinylora.errors import RequestError
 
 
@@ -65,7 +66,7 @@ def shard(adapter: TinyLora, device: torch.device) -> None:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     inside = {id(parameter) for block in blocks for parameter in block.parameters()}
     whole = {parameter for parameter in model.parameters() if id(parameter) not in inside}
-    fully_shard(model.base_model, mesh=mesh, ignored_params=whole)  # it fetches blocks ahead
+    fully_shard(body(model), mesh=mesh, ignored_params=whole)  # it fetches blocks ahead
     model.to(device)
     adapter.v.data = adapter.v.data.to(device)
 
@@ -76,7 +77,7 @@ def blocks_of(model: Any) -> Sequence[torch.nn.Module]:
     Raises:
         RequestError: it has none.
     """
-    parts: list[torch.nn.Module] = list(model.base_model.modules())
+    parts: list[torch.nn.Module] = list(body(model).modules())
     blocks = [part for part in parts if isinstance(part, GradientCheckpointingLayer)]
     if not blocks:
         raise RequestError(
@@ -88,7 +89,7 @@ def blocks_of(model: Any) -> Sequence[torch.nn.Module]:
 
 def is_sharded(model: Any) -> bool:
     """Whether `shard` has split its weights."""
-    return distributed.size() > 1 and isinstance(model.base_model, FSDPModule)
+    return distributed.size() > 1 and isinstance(body(model), FSDPModule)
 
 
 @contextmanager
@@ -115,7 +116,7 @@ def _announcing(model: Any) -> Iterator[None]:
     def announce(module: torch.nn.Module, args: Any) -> None:
         _someone_runs(model, True)
 
-    handle = model.base_model.register_forward_pre_hook(announce, prepend=True)
+    handle = body(model).register_forward_pre_hook(announce, prepend=True)
     try:
         yield
     finally:
@@ -132,6 +133,6 @@ def _someone_runs(model: Any, i_do: bool) -> bool:
 def _idle_pass(model: Any, is_learning: bool) -> None:
     token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
     with torch.set_grad_enabled(is_learning):
-        hidden: Tensor = model.base_model(input_ids=token, use_cache=False).last_hidden_state
+        hidden: Tensor = body(model)(input_ids=token, use_cache=False).last_hidden_state
         if is_learning:
             (0 * hidden.sum()).backward()  # type: ignore[no-untyped-call]

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tinylora.adapter.modules import keep_codes
+from tinylora.decoders import text_config
 from tinylora.errors import RequestError, install_hint
 from tinylora.gguf_base import converted, gguf_file
 from tinylora.modelscope import from_modelscope
@@ -161,7 +162,7 @@ def check_context(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: 
     Raises:
         RequestError: the budget is too long.
     """
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = getattr(text_config(model), "max_position_embeddings", None)
     longest = max(map(len, prompts), default=0)
     if context is None or longest + max_new_tokens <= context:
         return
@@ -293,15 +294,3 @@ def evaluation_mode(model: Any) -> Iterator[None]:
     finally:
         for module in were_training:
             module.training = True
-
-
-def refuse_recurrent(config: Any) -> None:
-    """Raise for models whose past is more than keys and values."""
-    kinds = set(getattr(config, "layer_types", None) or ())
-    strange = kinds - {"full_attention", "sliding_attention"}
-    if strange:
-        raise RequestError(
-            f"{config.model_type} has layers of the kind {sorted(strange)}, whose past is more "
-            "than keys and values: this engine would sample from a different policy. Use a model "
-            "with attention layers only."
-        )

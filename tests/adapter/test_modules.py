@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
+from helpers.decoders import decoder_of
 from helpers.tiny import FAMILIES, GPT2_TARGETS, config_of, model_of
 from tinylora.adapter import attach
 from tinylora.adapter.modules import clean_name, common_ancestor, linear_maps, read_weight
@@ -37,6 +38,16 @@ def test_gpt2_maps_are_found_and_its_head_is_not():
 
 def test_a_longer_suffix_tells_two_modules_of_one_name_apart():
     assert names("gpt2", ("mlp.c_proj",)) == [f"transformer.h.{i}.mlp.c_proj" for i in range(2)]
+
+
+def test_of_several_modalities_the_language_part_is_adapted():
+    """The vision tower of Gemma 3 has layers of the same names."""
+    model = decoder_of("gemma3")
+    others = [n for n, _ in model.named_modules() if n.endswith("q_proj") and "vision" in n]
+    adapter = attach(model)
+    assert others
+    assert len(adapter.maps) == 14
+    assert all(name.startswith("model.language_model.layers.") for name in adapter.maps)
 
 
 def test_part_of_a_name_names_nothing():

@@ -1,12 +1,14 @@
 """Log-probabilities and gradients do not depend on how a batch is cut, packed or padded."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel
 
+from helpers.decoders import decoder_of
 from helpers.standins import VOCABULARY, SteeringPolicy, tiny_model
 from tinylora.algorithms.batching import (
     Sample,
@@ -19,6 +21,7 @@ from tinylora.algorithms.batching import (
     pack,
     split_rows,
 )
+from tinylora.decoders import has_plain_head, head_logits
 from tinylora.errors import RequestError
 
 PROMPTS = [[5, 9, 3], [7, 4, 4, 8, 30, 12, 2], [11]]
@@ -109,10 +112,10 @@ def test_head_chunks_change_neither_value_nor_gradient() -> None:
     hidden = torch.randn(23, 16, generator=generator)
     targets = torch.randint(50, (23,), generator=generator)
     results = []
-    for chunk_elements in (10_000, 50 * 4, 1):
+    for num_rows in (200, 4, 1):
         inputs = hidden.clone().requires_grad_()
         head.weight.grad = None
-        logprobs = head_logprobs(head, inputs, targets, 0.7, chunk_elements)
+        logprobs = head_logprobs(head, inputs, targets, 0.7, num_rows)
         (logprobs * torch.arange(23)).sum().backward()
         results.append((logprobs.detach(), inputs.grad, head.weight.grad))
     for other in results[1:]:
@@ -134,7 +137,7 @@ def test_logits_of_a_whole_batch_never_exist() -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         targets = torch.zeros(num_tokens, dtype=torch.long)
-        logprobs = head_logprobs(head, hidden, targets, 1.0, chunk_rows * vocabulary)
+        logprobs = head_logprobs(head, hidden, targets, 1.0, chunk_rows)
     logprobs.sum().backward()
     num_forward_calls = sum(size == chunk_rows * vocabulary for size in sizes)
     assert num_forward_calls == 2 * num_tokens // chunk_rows  # forward, and again for backward
@@ -159,21 +162,37 @@ def test_windows_forbid_sharing() -> None:
     torch.testing.assert_close(ours, slow_logprobs(model, 1.0), atol=1e-5, rtol=0)
 
 
-def test_capped_logits_are_refused() -> None:
-    torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        final_logit_softcapping=2.0,
-        initializer_range=0.3,
-    )
-    with pytest.raises(RequestError, match=r"Gemma2ForCausalLM: log-probabilities .* differ"):
-        check_model(Gemma2ForCausalLM(config).eval())
+@pytest.mark.parametrize("kind", ["gemma2", "granite", "minicpm3", "falcon_h1", "opt", "llama"])
+def test_logits_are_scaled_and_capped_as_the_model_does_it(kind: str) -> None:
+    """Also where the head is taken in chunks, and for the gradient."""
+    capped = {"final_logit_softcapping": 1.5} if kind == "gemma2" else {}
+    model = decoder_of(kind, vocab_size=VOCABULARY, **capped)
+    assert has_plain_head(model) == (kind in ("opt", "llama"))
+    check_model(model)
+    with torch.no_grad():
+        ours, expected = batched_logprobs(model, 1, 1000, 0.7), slow_logprobs(model, 0.7)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+    ids = torch.tensor([[5, 9, 3, 7, 2]])
+    hidden = model.base_model(input_ids=ids).last_hidden_state[0].detach().requires_grad_()
+    chunked = head_logprobs(partial(head_logits, model), hidden, ids[0], 1.0, num_rows=2)
+    (gradient,) = torch.autograd.grad(chunked.sum(), hidden)
+    logits = model(input_ids=ids).logits[0]
+    torch.testing.assert_close(head_logits(model, hidden), logits, atol=1e-5, rtol=0)
+    whole = head_logits(model, hidden).log_softmax(-1).gather(-1, ids[0, :, None]).sum()
+    torch.testing.assert_close(gradient, torch.autograd.grad(whole, hidden)[0])
+
+
+def test_a_weight_that_is_not_a_number_is_named_as_such() -> None:
+    model = tiny_model()
+    model.lm_head.weight.data[3, 4] = float("nan")
+    with pytest.raises(RequestError, match="a weight is NaN or infinite"):
+        check_model(model)
+
+
+def test_attention_of_its_own_takes_no_mask_of_ours() -> None:
+    """GPT-Neo's windows are not in the configuration's usual fields."""
+    for kind in ("gpt_neo", "bloom", "falcon-rw-alibi", "lfm2"):
+        assert not can_share_prompts(decoder_of(kind))
 
 
 def test_plain_models_pass_the_check() -> None:

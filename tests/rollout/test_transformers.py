@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from helpers.decoders import decoder_of
 from helpers.standins import END, VOCABULARY, SteeringPolicy, tiny_model
 from tinylora.adapter import attach
 from tinylora.errors import RequestError
-from tinylora.models import refuse_recurrent
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.transformers import TransformersEngine, draw
@@ -239,10 +239,50 @@ def test_an_empty_prompt_is_refused() -> None:
         engine_of(tiny_model()).generate([[3], []], 1, GREEDY, seed=0)
 
 
-def test_recurrent_layers_are_refused() -> None:
-    config = SimpleNamespace(model_type="hybrid", layer_types=["linear_attention"])
-    with pytest.raises(RequestError, match=r"hybrid has layers of the kind \['linear_attention'\]"):
-        refuse_recurrent(config)
+def own_logprobs(model: Any, prompt: list[int], completion: list[int]) -> torch.Tensor:
+    ids = torch.tensor([prompt + completion])
+    with torch.no_grad():
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1).gather(-1, torch.tensor(completion)[:, None]).squeeze(-1)
+
+
+@pytest.mark.parametrize(
+    "kind", ["bamba", "lfm2", "qwen3_next", "mamba2", "llama4_text", "bloom", "falcon-rw-alibi"]
+)
+def test_logprobs_are_those_of_a_plain_pass_whatever_the_past_is(kind: str) -> None:
+    """States, convolutions, chunks, ALiBi: prompts of several lengths, rows that end early."""
+    model = decoder_of(kind, vocab_size=VOCABULARY)
+    sampling = Sampling(temperature=1.0, max_new_tokens=12, eos_token_ids=(END, 6, 7, 8))
+    answers = engine_of(model).generate(PROMPTS, 2, sampling, seed=0)
+    assert len({len(c.token_ids) for row in answers for c in row}) > 1
+    for prompt, row in zip(PROMPTS, answers, strict=True):
+        for completion in row:
+            expected = own_logprobs(model, prompt, completion.token_ids)
+            given = torch.tensor(completion.logprobs)
+            torch.testing.assert_close(given, expected, atol=1e-4, rtol=0)
+
+
+def test_candidates_run_their_own_v_on_a_hybrid() -> None:
+    adapter = attach(
+        model := decoder_of("lfm2", vocab_size=VOCABULARY), AdapterConfig(num_groups=1)
+    )
+    engine = TransformersEngine(TinyLoraPolicy(adapter))
+    candidates = torch.tensor([[[0.0]], [[4.0]]])
+    sampling = Sampling(temperature=1.0, max_new_tokens=12, eos_token_ids=(END, 6, 7, 8))
+    for prompt, row in zip(
+        PROMPTS, engine.generate_population(PROMPTS, candidates, sampling, 0), strict=True
+    ):
+        for values, completion in zip(candidates, row, strict=True):
+            adapter.set_values(values)
+            expected = own_logprobs(model, prompt, completion.token_ids)
+            given = torch.tensor(completion.logprobs)
+            torch.testing.assert_close(given, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["rwkv", "recurrent_gemma"])
+def test_a_past_that_cannot_be_kept_is_refused(kind: str) -> None:
+    with pytest.raises(RequestError, match="keeps its past in a form of its own"):
+        engine_of(decoder_of(kind))
 
 
 def test_impossible_sampling_is_refused() -> None:

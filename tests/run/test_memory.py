@@ -116,7 +116,7 @@ def test_the_cache_of_the_rollouts_is_as_estimated(monkeypatch: pytest.MonkeyPat
 
     def noted(self: Any, noise: Tensor) -> Any:
         done = run(self, noise)
-        held = [b for layer in self.cache.layers for b in (layer.keys, layer.values)]
+        held = [b for layer in self.past.layers for b in (layer.keys, layer.values)]
         seen.append(sum(buffer.untyped_storage().nbytes() for buffer in held))
         return done
 

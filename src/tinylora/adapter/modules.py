@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinylora.adapter.sharing import with_sharing
+from tinylora.decoders import is_called, language_part
 from tinylora.errors import RequestError
 from tinylora.settings import SEVEN_MAPS, AdapterConfig
 
@@ -79,10 +80,11 @@ def default_targets(model: nn.Module) -> tuple[str, ...]:
     Raises:
         RequestError: there are no linear layers in numbered blocks.
     """
-    modules = dict(_named_modules(model))
+    modules = dict(text_modules(model))
     if all(any(_is_named(name, (target,)) for name in modules) for target in SEVEN_MAPS):
         return SEVEN_MAPS
-    wanted = {name for name, module in modules.items() if _is_in_block(name, module)}
+    in_blocks = {name for name, module in modules.items() if _is_in_block(name, module)}
+    wanted = {name for name in in_blocks if is_called(model, name)}
     if not wanted:
         raise RequestError(
             f"{type(model).__name__} has no linear layers in numbered blocks, so tinylora cannot "
@@ -96,7 +98,7 @@ def default_targets(model: nn.Module) -> tuple[str, ...]:
 
 def _is_in_block(name: str, module: nn.Module) -> bool:
     """A gate with a single output is left out: it has no second singular direction."""
-    return _layer(name) is not None and looks_linear(module) and _sizes(module)[0] > 1
+    return _layer(name) is not None and looks_linear(module) and sizes_of(module)[0] > 1
 
 
 def _suffixes(name: str) -> list[str]:
@@ -113,14 +115,15 @@ def linear_maps(model: nn.Module, targets: tuple[str, ...], layers: str = "all")
     """The linear layers that the settings name, ordered by depth.
 
     A target names a module by the last part of its name, or by a longer suffix of whole parts
-    (`mlp.c_proj`). Works on a model without weights (meta device).
+    (`mlp.c_proj`), in the language part of a model of several modalities. Works on a model without
+    weights (meta device).
 
     Raises:
         RequestError: a target names no module, or one that is not a linear layer; the band of
             layers holds none of them.
     """
     found: list[tuple[tuple[int, int, str], LinearMap]] = []
-    for name, module in _named_modules(model):
+    for name, module in text_modules(model):
         place = next((i for i, t in enumerate(targets) if _is_named(name, (t,))), None)
         if place is not None:
             linear = _linear_map(name, module)
@@ -229,16 +232,23 @@ def _named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return iter({clean_name(name): module for name, module in model.named_modules()}.items())
 
 
+def text_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Those of the language part; where a model has no other modality, all of them."""
+    part = language_part(model)
+    inside = set(part.modules())
+    return ((n, m) for n, m in _named_modules(model) if part is model or m in inside)
+
+
 def _linear_map(name: str, module: nn.Module) -> LinearMap:
     if not looks_linear(module):
         raise RequestError(
             f"{name} is a {type(module).__name__}, not a linear layer with in_features and "
             "out_features, so it cannot be adapted. Name the linear layers inside it as targets."
         )
-    return LinearMap(name, module, *_sizes(module), _layer(name))
+    return LinearMap(name, module, *sizes_of(module), _layer(name))
 
 
-def _sizes(module: nn.Module) -> tuple[int, int]:
+def sizes_of(module: nn.Module) -> tuple[int, int]:
     """d_out and d_in of a linear layer."""
     if _is_conv1d(module):
         d_in, d_out = module.get_parameter("weight").shape
@@ -261,7 +271,7 @@ def _check_all_matched(model: nn.Module, targets: tuple[str, ...], names: list[s
     missing = [t for t in targets if not any(_is_named(name, (t,)) for name in names)]
     if not missing:
         return
-    present = [name for name, module in _named_modules(model) if looks_linear(module)]
+    present = [name for name, module in text_modules(model) if looks_linear(module)]
     in_layers = [name for name in present if _layer(name) is not None] or present
     usable = dict.fromkeys(name.rsplit(".", 1)[-1] for name in in_layers)
     raise RequestError(

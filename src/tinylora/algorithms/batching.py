@@ -8,14 +8,18 @@ causal model never looks, so it changes nothing.
 Log-probabilities are taken for completion tokens alone, from gathered hidden states and through
 the output head in chunks: logits of a whole batch never exist, neither forward nor backward.
 
-It does not cover: encoder-decoders; models whose logits are more than their output head's answer
-to the last hidden state (`check_model` refuses them).
+Logits are the model's own function of its last hidden states: head, scale, cap. Models that
+remember by states, or whose attention does not take a mask of ours, have one completion in a row.
+
+It does not cover: encoder-decoders; models whose logits depend on more than their last hidden state
+(`check_model` refuses them).
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -24,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tinylora import distributed
+from tinylora.decoders import body, has_window, head_logits, takes_any_mask, text_config
 from tinylora.errors import RequestError
 
 CHUNK_ELEMENTS = 2**25  # logits in fp32 that exist at once: 128 MiB
@@ -225,22 +230,21 @@ def _prompt_sharing_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
 
 def completion_logprobs(model: Any, batch: MicroBatch, temperature: float) -> Tensor:
     """Log-probability of each completion token under logits / temperature. (n,), fp32."""
-    hidden = model.base_model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state
+    places = {"position_ids": batch.position_ids, "attention_mask": batch.attention_mask}
+    given = {name: value for name, value in places.items() if value is not None}
+    hidden = body(model)(input_ids=batch.input_ids, use_cache=False, **given).last_hidden_state
     hidden = hidden[batch.rows, batch.positions]  # (n, d)
-    return head_logprobs(model.get_output_embeddings(), hidden, batch.targets, temperature)
+    size = int(model.get_output_embeddings().weight.shape[0])
+    head = partial(head_logits, model)
+    return head_logprobs(head, hidden, batch.targets, temperature, max(1, CHUNK_ELEMENTS // size))
 
 
 def head_logprobs(
-    head: nn.Module,
+    head: Callable[[Tensor], Tensor],
     hidden: Tensor,
     targets: Tensor,
     temperature: float,
-    chunk_elements: int = CHUNK_ELEMENTS,
+    num_rows: int,
 ) -> Tensor:
     """Log-probabilities of `targets` through the output head, a chunk of tokens at a time.
 
@@ -248,14 +252,14 @@ def head_logprobs(
     instead of keeping them.
 
     Args:
+        head: hidden states (rows, d) to logits (rows, vocabulary).
         hidden: (n, d), the last hidden states.
         targets: (n,) token ids.
-        chunk_elements: the most logits that exist at once.
+        num_rows: the most tokens whose logits exist at once.
 
     Returns:
         (n,), fp32.
     """
-    num_rows = max(1, chunk_elements // int(head.weight.shape[0]))  # type: ignore[index]
     if len(hidden) <= num_rows:
         return _chunk_logprobs(head, hidden, targets, temperature)
     chunks = [
@@ -265,7 +269,9 @@ def head_logprobs(
     return torch.cat(chunks)
 
 
-def _chunk_logprobs(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> Tensor:
+def _chunk_logprobs(
+    head: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, temperature: float
+) -> Tensor:
     logits = head(hidden).float() / temperature  # (rows, vocabulary)
     return -nn.functional.cross_entropy(logits, targets, reduction="none")
 
@@ -286,7 +292,8 @@ def best_samples_per_row(model: Any, samples: Sequence[Sample]) -> int:
         for module in (model.get_input_embeddings(), model.get_output_embeddings())
     }
     linear: int = 2 * sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
-    attention: int = 4 * model.config.num_hidden_layers * model.config.hidden_size
+    config = text_config(model)
+    attention: int = 4 * config.num_hidden_layers * config.hidden_size
 
     def cost(num_rows: int) -> float:
         length = prompt + completion * most / num_rows
@@ -298,10 +305,8 @@ def best_samples_per_row(model: Any, samples: Sequence[Sample]) -> int:
 
 def can_share_prompts(model: Any) -> bool:
     """Whether the model takes a mask of our own: plain attention, no windows."""
-    config = model.config
-    kinds = set(getattr(config, "layer_types", None) or {"full_attention"})
-    no_window = kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
-    return no_window and config._attn_implementation in ("sdpa", "eager")
+    is_plain = takes_any_mask(model) and not has_window(model)
+    return is_plain and model.config._attn_implementation in ("sdpa", "eager")
 
 
 @torch.no_grad()
@@ -311,7 +316,8 @@ def check_model(model: Any) -> None:
     Two completions of one prompt, through the model's own logits and through this file's way.
 
     Raises:
-        RequestError: logits are scaled or capped after the head, or the mask is not obeyed.
+        RequestError: logits depend on more than the last hidden state, the mask is not obeyed, or
+            a weight is not finite.
     """
     prompt, completions = [1, 2, 3], ([2, 1], [3, 1, 2])
     samples = [Sample(0, prompt, ids) for ids in completions]
@@ -319,14 +325,18 @@ def check_model(model: Any) -> None:
     batches = [collate([row], model.device, model.dtype) for row in rows]
     ours = torch.cat([completion_logprobs(model, batch, 1.0) for batch in batches])
     theirs = torch.cat([_plain_logprobs(model, prompt, ids) for ids in completions])
+    if not bool(theirs.isfinite().all()):
+        raise RequestError(
+            f"{type(model).__name__}: its log-probabilities are not finite, so a weight is NaN or "
+            "infinite. Download or convert the model again."
+        )
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.5  # half-precision logits are coarse
     error = float((ours - theirs).abs().max())
     if not error <= tolerance:
         raise RequestError(
-            f"{type(model).__name__}: log-probabilities from its last hidden state and output "
-            f"head differ by {error:.2g} from those of its logits (scaled or capped logits, or a "
-            "mask that is not obeyed), so training would follow a different policy. Use a model "
-            "whose logits are its head's output."
+            f"{type(model).__name__}: log-probabilities from its last hidden states differ by "
+            f"{error:.2g} from those of its logits (they depend on more than those states, or a "
+            "mask is not obeyed), so training would follow a different policy. Use another model."
         )
 
 

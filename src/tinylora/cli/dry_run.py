@@ -18,7 +18,7 @@ from tinylora.models import (
 from tinylora.prompts import encode_problem
 from tinylora.run.folder import check_folder, new_folder
 from tinylora.run.memory import fitted, free_bytes, memory_table
-from tinylora.run.module_tables import module_table, sharing_table
+from tinylora.run.module_tables import coverage_note, module_table, sharing_table
 from tinylora.run.prepare import check_request, estimator, resolve_budget
 from tinylora.settings import TrainConfig, flatten, settings_yaml
 from tinylora.tasks import load_task
@@ -52,7 +52,8 @@ def show(config: TrainConfig, resume: bool) -> None:
         config = fitted(config, free, memory_of)
     console.print(memory_table(memory_of(config), config))
     sharing = "" if asked.params else sharing_note(asked.adapter, len(maps))
-    for note in filter(None, (*task.notes, sharing)):
+    coverage = coverage_note(model, maps)
+    for note in filter(None, (*task.notes, sharing, coverage)):
         print(note)
     num_bytes = num_trainable * DTYPES[config.store].itemsize
     print(

@@ -166,7 +166,7 @@ def show_model(request: Request, config: AdapterConfig) -> None:
     from tinylora.adapter.sharing import sharing_note
     from tinylora.cli.quiet import quieten
     from tinylora.models import load_skeleton
-    from tinylora.run.module_tables import module_table, sharing_table
+    from tinylora.run.module_tables import coverage_note, module_table, sharing_table
 
     quieten(request.what)
     model, asked = load_skeleton(request.what), config
@@ -183,8 +183,8 @@ def show_model(request: Request, config: AdapterConfig) -> None:
     console.print(module_table(maps, f"{title}; {len(maps)} linear layers matched"))
     num_groups, sharing = sharing_table(maps, config)
     console.print(sharing)
-    if fitted := sharing_note(asked, len(maps)):
-        print(fitted)
+    for note in filter(None, (sharing_note(asked, len(maps)), coverage_note(model, maps))):
+        print(note)
     print(
         f"With u parameters in each group, {num_groups} x u are trained; without sharing, "
         f"{len(maps)} x u."

@@ -5,22 +5,26 @@ written in place into buffers; finished rows leave the batch, so that one long a
 up the others. A sample's randomness is fixed before the first token, by its place among all
 samples, so that neither the batching nor the end of a neighbour changes what is drawn.
 
-It does not cover: models with recurrent states (Mamba and hybrids), beams, encoder-decoders.
+A model that remembers by states (Mamba, linear attention, hybrids) samples prompts of one length
+together, because padding would go into its states.
+
+It does not cover: beams, encoder-decoders, models without a cache of Transformers (RWKV).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
 
+from tinylora.decoders import has_window, is_recurrent, takes_any_mask, takes_positions
 from tinylora.errors import RequestError
-from tinylora.models import check_context, evaluation_mode, refuse_recurrent
+from tinylora.models import check_context, evaluation_mode
 from tinylora.policy import Policy, adapter_of
 from tinylora.rollout.engine import Completion, Sampling
+from tinylora.rollout.past import Buffers, check_past, past_of
 
 MAX_CACHE_TOKENS = 2**17  # rows times length
 
@@ -43,7 +47,7 @@ class TransformersEngine:
         autocast: torch.dtype | None = None,
         max_cache_tokens: int = MAX_CACHE_TOKENS,
     ) -> None:
-        refuse_recurrent(policy.model.config)
+        check_past(policy.model)
         self.policy = policy
         self.previous = None  # it samples from the policy itself
         self.autocast = autocast
@@ -120,11 +124,18 @@ class TransformersEngine:
     def _chunks(
         self, prompts: Sequence[list[int]], num_samples: int, sampling: Sampling
     ) -> Iterator[list[int]]:
-        """Places of prompts that are served together: near in length, within the cache budget."""
+        """Places of prompts that are served together: near in length, within the cache budget.
+
+        They are of one length where padding would go into the model's states.
+        """
         places = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         while places:
-            row_tokens = len(prompts[places[0]]) + sampling.max_new_tokens
-            count = max(1, self.max_cache_tokens // (row_tokens * num_samples))
+            longest = len(prompts[places[0]])
+            count = max(
+                1, self.max_cache_tokens // ((longest + sampling.max_new_tokens) * num_samples)
+            )
+            if is_recurrent(self.policy.model):
+                count = min(count, sum(len(prompts[i]) == longest for i in places))
             yield places[:count]
             places = places[count:]
 
@@ -135,55 +146,6 @@ class TransformersEngine:
 
 
 Select = Callable[[Tensor], None]
-
-
-class BufferLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """One layer's keys and values in buffers that have room for the longest completion.
-
-    `DynamicLayer` copies everything at every token (torch.cat); this writes in place and hands out
-    views of what is filled.
-    """
-
-    keys: Any
-    values: Any
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.length = 0
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:  # the prompt: kept as it is until `expand` makes room
-            self.dtype, self.device = key_states.dtype, key_states.device
-            self.keys, self.values, self.is_initialized = key_states, value_states, True
-            self.length = key_states.shape[-2]
-            return key_states, value_states
-        end = self.length + key_states.shape[-2]
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def expand(self, num_copies: int, capacity: int) -> None:
-        """Each row `num_copies` times, one after the other, with room for `capacity` tokens."""
-        self.keys = self._expanded(self.keys, num_copies, capacity)
-        self.values = self._expanded(self.values, num_copies, capacity)
-
-    def _expanded(self, old: Tensor, num_copies: int, capacity: int) -> Tensor:
-        num_rows, num_heads, length, size = old.shape
-        new = old.new_empty(num_rows, num_copies, num_heads, capacity, size)
-        new[:, :, :, :length] = old[:, None]
-        return new.flatten(0, 1)  # (rows * copies, heads, capacity, size)
-
-    def move(self, source: Tensor, target: Tensor, num_rows: int) -> None:
-        """Copy rows over others in place, then keep the first `num_rows`."""
-        for buffer in (self.keys, self.values):
-            buffer[target, :, : self.length] = buffer[source, :, : self.length]
-        self.keys, self.values = self.keys[:num_rows], self.values[:num_rows]
-
-    def get_seq_length(self) -> int:
-        return self.length
 
 
 @dataclass
@@ -214,9 +176,10 @@ class _Batch:
         self.select = select  # told which samples are left, where rows run adapters of their own
         self.num_samples = num_samples
         self.device = model.device
-        self.longest = max(len(prompt) for prompt in prompts)
+        self.longest = self.length = max(len(prompt) for prompt in prompts)
         self.capacity = self.longest + sampling.max_new_tokens
-        self.cache = Cache(layer_class_to_replicate=BufferLayer)
+        self.past = past_of(model)
+        self.takes_positions = takes_positions(model)
         self.eos = torch.tensor(sampling.eos_token_ids, dtype=torch.long, device=self.device)
 
     def run(self, noise_B_T: Tensor) -> list[Completion]:
@@ -245,16 +208,12 @@ class _Batch:
         padded = [[0] * (self.longest - len(prompt)) + prompt for prompt in self.prompts]
         is_token = torch.arange(self.longest, device=self.device) >= self.longest - lengths[:, None]
         has_padding = not bool(is_token.all())
-        output = self.model(
-            input_ids=torch.tensor(padded, device=self.device),
-            attention_mask=is_token.long() if has_padding else None,
-            position_ids=(is_token.long().cumsum(1) - 1).clamp(min=0) if has_padding else None,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        for layer in self._layers:
-            layer.expand(self.num_samples, self.capacity)
+        places = {}
+        if has_padding:
+            positions = (is_token.long().cumsum(1) - 1).clamp(min=0)
+            places = {"attention_mask": is_token.long(), "position_ids": positions}
+        output = self._call(torch.tensor(padded, device=self.device), **places, logits_to_keep=1)
+        self.past.expand(self.num_samples, self.capacity)
         copies = torch.arange(len(lengths), device=self.device).repeat_interleave(self.num_samples)
         rows = _Rows(
             index=torch.arange(len(copies), device=self.device),
@@ -265,31 +224,37 @@ class _Batch:
 
     def _padding(self, is_token: Tensor) -> Tensor:
         """What hides the padding: added to the scores, or a mask of tokens (True: seen) where
-        windows slide or a flash kernel runs, which takes no other.
+        windows slide, or the attention (a flash kernel, the model's own) takes no other.
 
         The first spares Transformers the making of a mask at every token; it has no windows.
         """
         is_flash = "flash" in str(self.model.config._attn_implementation)
-        if has_window(self.model.config) or is_flash:
+        if has_window(self.model) or is_flash or not takes_any_mask(self.model):
             return torch.nn.functional.pad(is_token, (0, self.sampling.max_new_tokens), value=True)
-        dtype = self._layers[0].keys.dtype
+        assert isinstance(self.past, Buffers)  # nothing else is padded
+        dtype = self.past.layers[0].keys.dtype
         padding = torch.zeros(len(is_token), 1, 1, self.capacity, dtype=dtype, device=self.device)
         padding[:, 0, 0, : self.longest].masked_fill_(~is_token, torch.finfo(dtype).min)
         return padding
 
     def _forward(self, tokens: Tensor, rows: _Rows) -> Tensor:
         """Logits after one more token in each row."""
-        length = self.cache.get_seq_length() + 1
-        output: Any = self.model(
-            input_ids=tokens[:, None],
-            attention_mask=None if rows.padding is None else rows.padding[..., :length],
-            position_ids=rows.next_position[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        )
+        self.length += 1
+        places = {}
+        if rows.padding is not None:
+            places["attention_mask"] = rows.padding[..., : self.length]
+        if self.takes_positions:
+            places["position_ids"] = rows.next_position[:, None]
+        output = self._call(tokens[:, None], **places)
         rows.next_position += 1
         logits: Tensor = output.logits[:, -1]  # (rows, vocabulary)
         return logits
+
+    def _call(self, input_ids: Tensor, **places: Any) -> Any:
+        """A forward pass that goes on from the past, and adds to it."""
+        output = self.model(input_ids=input_ids, use_cache=True, **self.past.given(), **places)
+        self.past.keep(output)
+        return output
 
     def _drop(self, is_end: Tensor, tokens: Tensor, rows: _Rows) -> tuple[Tensor, _Rows]:
         """Fill the places of finished rows with rows from the end, and cut the end off.
@@ -301,18 +266,13 @@ class _Batch:
             return tokens, rows
         target = is_end[:num_left].nonzero().squeeze(1)
         source = num_left + (~is_end[num_left:]).nonzero().squeeze(1)
-        for layer in self._layers:
-            layer.move(source, target, num_left)
+        self.past.move(source, target, num_left)
         order = torch.arange(num_left, device=self.device)
         order[target] = source
         rows = rows.select(order)
         if self.select is not None:
             self.select(rows.index)
         return tokens[order], rows
-
-    @property
-    def _layers(self) -> list[BufferLayer]:
-        return cast(list[BufferLayer], self.cache.layers)
 
     def _completions(
         self, tokens_B_T: Tensor, logprobs_B_T: Tensor, lengths_B: Tensor
@@ -356,11 +316,3 @@ def uniform_noise(shape: tuple[int, ...], seed: int) -> Tensor:
     """Uniform numbers in float64 from a generator of their own."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(shape, generator=generator, dtype=torch.float64)
-
-
-def has_window(config: Any) -> bool:
-    """Whether some layer attends only to the last tokens."""
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        return getattr(config, "sliding_window", None) is not None
-    return "sliding_attention" in kinds

@@ -27,8 +27,8 @@ at a time). The rest leaves out what allocators and libraries hold: some hundred
 
 On a GPU, `fitted` chooses micro-batches and checkpointing so that the peak fits what is free.
 
-It does not cover: mixtures of experts, and the mask of shared prompts or eager attention (terms in
-tokens squared).
+It does not cover: mixtures of experts, layers that are not attention (they are taken for it), and
+the mask of shared prompts or eager attention (terms in tokens squared).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +45,7 @@ from tinylora.algorithms.batching import (
     can_share_prompts,
     default_micro_batch_tokens,
 )
+from tinylora.decoders import text_config
 from tinylora.errors import RequestError
 from tinylora.models import DTYPES, place_of
 from tinylora.rollout.transformers import MAX_CACHE_TOKENS
@@ -112,13 +113,15 @@ class Shape:
 
     @classmethod
     def of(cls, model: Any) -> "Shape":
-        config = model.config
-        heads: int = config.num_attention_heads
-        size: int = getattr(config, "head_dim", None) or config.hidden_size // heads
+        config = text_config(model)
+        hidden: int = config.hidden_size
+        heads: int = getattr(config, "num_attention_heads", None) or 1  # Mamba has none
+        size: int = getattr(config, "head_dim", None) or hidden // heads
+        mlp = getattr(config, "intermediate_size", None) or 4 * hidden
         return cls(
             blocks=config.num_hidden_layers,
-            hidden=config.hidden_size,
-            mlp=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+            hidden=hidden,
+            mlp=max(mlp) if isinstance(mlp, list) else mlp,
             queries=heads * size,
             keys=(getattr(config, "num_key_value_heads", None) or heads) * size,
             heads=heads,

@@ -1,15 +1,20 @@
 """Tables of modules and groups: what is adapted, and who shares with whom."""
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from itertools import takewhile
 
 from rich.table import Table
+from torch import nn
 
 from tinylora.adapter.freedom import described, surplus
-from tinylora.adapter.modules import LinearMap
+from tinylora.adapter.modules import LinearMap, looks_linear, sizes_of, text_modules
 from tinylora.adapter.sharing import groups_of, module_types, table
 from tinylora.settings import AdapterConfig
+
+LEAST_LEFT = 200  # a share of the weights that is smaller, one in so many, is not worth a word
+MOST_KINDS = 4
 
 
 def module_table(maps: Sequence[LinearMap], title: str) -> Table:
@@ -21,6 +26,42 @@ def module_table(maps: Sequence[LinearMap], title: str) -> Table:
     for (kind, d_out, d_in), count in kinds.items():
         rows.add_row(kind, str(count), str(d_out), str(d_in))
     return rows
+
+
+def coverage_note(model: nn.Module, maps: Sequence[LinearMap]) -> str:
+    """Which share of the blocks' weights the adapted layers hold, and what the rest is; "": all."""
+    sizes = block_weights(model)
+    rest = Counter(sizes)
+    for linear in maps:
+        rest.pop(linear.name, None)
+    total, left = sum(sizes.values()), sum(rest.values())
+    if left * LEAST_LEFT <= total:
+        return ""
+    kinds: Counter[str] = Counter()
+    for name, size in rest.items():
+        kinds[".".join(part for part in name.split(".")[-2:] if not part.isdigit())] += size
+    shown = (f"{kind} {size / total:.0%}" for kind, size in kinds.most_common(MOST_KINDS))
+    return (
+        f"The adapted layers hold {1 - left / total:.0%} of the weights in the model's blocks; "
+        f"not adapted: {', '.join(shown)}. Fused experts are not linear layers, so no adapter "
+        "acts on them."
+    )
+
+
+def block_weights(model: nn.Module) -> dict[str, int]:
+    """The matrices in the numbered blocks: a linear layer by its name, anything else (fused
+    experts, filters of convolutions) by its parameter's."""
+    found = {}
+    for name, module in text_modules(model):
+        if not any(part.isdigit() for part in name.split(".")):
+            continue
+        if looks_linear(module):
+            found[name] = math.prod(sizes_of(module))
+            continue
+        for own, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() > 1:
+                found[f"{name}.{own}"] = parameter.numel()
+    return found
 
 
 def sharing_table(maps: Sequence[LinearMap], config: AdapterConfig) -> tuple[int, Table]:

@@ -30,11 +30,11 @@ from tinylora.models import (
     load_tokenizer,
     place_of,
     quantization_of,
-    refuse_recurrent,
     resolved_dtype,
 )
 from tinylora.prompts import Text, encode_problem, text_of
 from tinylora.rollout.engine import Sampling
+from tinylora.rollout.past import check_past
 from tinylora.run.engines import check_engine
 from tinylora.run.memory import Memory, estimate, fitted, free_bytes
 from tinylora.settings import IN_PYTHON, Npg, TrainConfig, with_budget
@@ -150,7 +150,8 @@ def check_request(
     """
     _check_parts(task, config.track)
     check_engine(config, config.model)
-    refuse_recurrent(model.config)
+    if config.rollout == "transformers":
+        check_past(model)
     settings = config.adapter
     maps = linear_maps(model, settings.targets, settings.layers)
     groups_of([linear.name for linear in maps], settings)

@@ -31,7 +31,7 @@ from tinylora.policy import Policy, adapter_of
 from tinylora.rollout.engine import Engine
 from tinylora.run.engines import EngineOf, open_engine
 from tinylora.run.folder import RunFolder, check_folder, check_free, new_folder, write_json
-from tinylora.run.module_tables import sharing_table
+from tinylora.run.module_tables import coverage_note, sharing_table
 from tinylora.run.prepare import Prepared, linear_layers, prepare
 from tinylora.run.report import draw_curve, end_table, start_line
 from tinylora.run.summary import Saved, summarise
@@ -121,6 +121,8 @@ class Course:
             policy = self.attach()
             attached.callback(policy.detach)
             self.say(start_line(self.prepared, policy, self.folder.path))
+            if covered := coverage_note(model, linear_layers(self.prepared)):
+                self.say(covered)
             measured, outcome, saved = self.train(policy, engine_of(policy), resume, base)
             if not self.config.fsdp:  # split weights give no factors a second time
                 attached.close()
