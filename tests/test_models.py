@@ -1,11 +1,13 @@
 """Loading a base model, and what is said where there is none."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tinylora.errors import RequestError
 from tinylora.models import (
@@ -17,6 +19,7 @@ from tinylora.models import (
     load_tokenizer,
     quantization_of,
 )
+from tinylora.pocket import model_folder
 from tinylora.prompts import encode_problem
 from tinylora.tasks import Problem
 
@@ -186,3 +189,56 @@ def test_no_cpu_packs_the_codes_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         model(torch.arange(3, 13)[None])
     assert torch.equal(layer.weight.data, codes)
+
+
+def changed(tiny_folder: Path, folder: Path, **tensors: torch.Tensor | None) -> str:
+    """The tiny model with other tensors; None: without that one."""
+    shutil.copytree(tiny_folder, folder / "changed")
+    path = folder / "changed" / "model.safetensors"
+    held = {**load_file(path), **{name.replace("__", "."): t for name, t in tensors.items()}}
+    save_file({name: t for name, t in held.items() if t is not None}, path, {"format": "pt"})
+    return str(folder / "changed")
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    """Transformers would fill it with random numbers, others at every load."""
+    missing = changed(tiny_folder, tmp_path, model__layers__1__mlp__up_proj__weight=None)
+    with pytest.raises(RequestError, match=r"lack a tensor for LlamaForC.*: model.layers.1.mlp"):
+        load_model(missing, device="cpu")
+
+
+def test_a_checkpoint_with_tensors_of_another_model_is_refused(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    extra = changed(tiny_folder, tmp_path, score__weight=torch.zeros(2, 16))
+    with pytest.raises(RequestError, match=r"have an additional tensor .*: score.weight"):
+        load_model(extra, device="cpu")
+
+
+def test_weights_of_another_shape_or_cut_off_are_one_sentence(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    other = changed(tiny_folder, tmp_path, model__norm__weight=torch.zeros(8))
+    with pytest.raises(RequestError, match=r"changed cannot be loaded"):
+        load_model(other, device="cpu")
+    weights = tmp_path / "changed" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(RequestError, match=r"cannot be loaded: a file is damaged, cut off, or"):
+        load_model(other, device="cpu")
+
+
+def test_an_offloaded_model_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    places = {"model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk"}
+    model = AutoModelForCausalLM.from_pretrained(
+        tiny_folder,
+        device_map={**places, "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"},
+        offload_folder=tmp_path,
+    )
+    with pytest.raises(RequestError, match=r"not in the memory of its device .*Load it onto one"):
+        from_loaded(model)
+
+
+def test_the_packaged_model_given_as_an_object_is_pocket() -> None:
+    assert from_loaded(load_model("pocket", device="cpu").model).name == "pocket"
+    named = AutoModelForCausalLM.from_pretrained(model_folder())
+    assert from_loaded(named).name == "pocket"

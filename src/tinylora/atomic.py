@@ -18,6 +18,7 @@ def write_atomically(path: Path, data: bytes, *, is_shared: bool = False) -> Non
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
+    path = path.expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp" if is_shared else f"{path.name}.tmp")
     try:
@@ -40,6 +41,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         RequestError: something is at `path` already (an empty folder may be).
         OSError: the disk is full, or the folder around it cannot be written.
     """
+    path = path.expanduser()
     check_free(path)
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     scratch.mkdir(parents=True)
@@ -56,6 +58,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def check_free(path: Path) -> None:
     """Refuse a folder that holds anything, a file of that name, and the folder one is in."""
+    path = path.expanduser()
     if path.resolve() == Path.cwd():
         raise RequestError(
             f"{path} is the current working folder, which cannot be replaced. Choose a folder "

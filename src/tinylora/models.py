@@ -6,7 +6,7 @@ is.
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,6 +21,7 @@ from tinylora.decoders import text_config
 from tinylora.errors import RequestError, install_hint
 from tinylora.gguf_base import converted, gguf_file
 from tinylora.modelscope import from_modelscope
+from tinylora.pocket import is_pocket
 from tinylora.settings import IN_PYTHON
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -60,12 +61,15 @@ def load_model(
     check_quantize(name, quantize)
     tokenizer = load_tokenizer(name)
     with _missing_is_a_request_error(name):
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        model: Any
+        model, found = AutoModelForCausalLM.from_pretrained(
             model_source(name),
             dtype=DTYPES[dtype],
             device_map={"": place},
+            output_loading_info=True,
             **_quantization(quantize, dtype),
         )
+    _check_complete(name, type(model).__name__, found)
     model.config._name_or_path = name  # what adapter files call their base
     keep_codes(model.eval())
     return Base(model, tokenizer, name, _eos_token_ids(model, tokenizer))
@@ -77,8 +81,11 @@ def from_loaded(model: Any, tokenizer: Any = None) -> Base:
     Raises:
         RequestError: no tokenizer was given, and the model's name leads to none.
     """
+    _check_whole(model)
     keep_codes(model)
     name = model.name_or_path or IN_PYTHON + type(model).__name__
+    if is_pocket(name):
+        name = "pocket"  # with the learning rate of that name
     if tokenizer is None:
         try:
             tokenizer = load_tokenizer(name)
@@ -88,6 +95,38 @@ def from_loaded(model: Any, tokenizer: Any = None) -> Base:
                 f'name "{model.name_or_path}". Pass tokenizer=.'
             ) from error
     return Base(model, tokenizer, name, _eos_token_ids(model, tokenizer))
+
+
+def _check_complete(name: str, model_class: str, found: Mapping[str, Any]) -> None:
+    """Refuse weights that are not the model's: what is not there would be random numbers.
+
+    Raises:
+        RequestError: a tensor is missing, has another shape, or belongs to another model.
+    """
+    for kind, what in (("missing_keys", "lack a"), ("unexpected_keys", "have an additional")):
+        if names := sorted(map(str, found[kind])):
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise RequestError(
+                f"The weights of {name} {what} tensor for {model_class}: {names[0]}{more}. They "
+                "are incomplete, or those of another kind of model. Download or save the model "
+                "again."
+            )
+
+
+def _check_whole(model: Any) -> None:
+    """Refuse a model some of whose weights are not in memory.
+
+    Raises:
+        RequestError: `device_map` left layers on the disk or moves them as they are needed.
+    """
+    places = {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()}
+    is_moved = "disk" in places or (len(places) > 1 and "cpu" in places)
+    if is_moved or any(parameter.is_meta for parameter in model.parameters()):
+        raise RequestError(
+            f"The {type(model).__name__} that was passed has weights that are not in the memory of "
+            "its device (device_map offloads them to the CPU or the disk), so their singular "
+            "vectors cannot be computed. Load it onto one device, or quantised (--quantize nf4)."
+        )
 
 
 def check_quantize(name: str, quantize: str) -> None:
@@ -206,18 +245,21 @@ def model_source(name: str) -> str | Path:
 
 @contextmanager
 def _missing_is_a_request_error(name: str) -> Iterator[None]:
-    """transformers says OSError or ValueError for what is not there, over many lines."""
+    """transformers and its libraries say many lines, each in an error of its own, about what is not
+    there, cut off, of another shape or otherwise no model; all of them are one sentence."""
     try:
         yield
-    except RequestError:
+    except (RequestError, MemoryError, torch.OutOfMemoryError):
         raise
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:
+        cause = " ".join(str(error).strip().split("\n")[0].split()).rstrip(".:")
         if Path(name).expanduser().is_dir():
             what = f"The model in {name} cannot be loaded"
+            if not isinstance(error, OSError | ValueError | ImportError):
+                what += ": a file is damaged, cut off, or another model's; copy it again"
         else:
             what = f"{name} is not a folder, and the hub did not provide a model of that name"
-        cause = str(error).strip().split("\n")[0].rstrip(".")
-        raise RequestError(f"{what} ({cause}). Use {EXAMPLES}.") from error
+        raise RequestError(f"{what} ({cause or type(error).__name__}). Use {EXAMPLES}.") from error
 
 
 def _quantization(quantize: str, dtype: str) -> dict[str, BitsAndBytesConfig]:

@@ -28,6 +28,7 @@ def test_a_run_folder_holds_the_whole_run(finished_run: Path) -> None:
         "config.yaml",
         "curve.png",
         "metrics.jsonl",
+        "origin.json",
         "samples.jsonl",
         "summary.json",
     }

@@ -67,10 +67,10 @@ def read(source: str | Path) -> AdapterFile:
     Raises:
         RequestError: nothing is there, or it is not an adapter of this project.
     """
-    name = str(source)
+    name = os.path.expanduser(str(source))
     if text.is_text(name):
         return _with_finite_numbers(text.decode(name), name[:40])
-    path = _file(source)
+    path = _file(name)
     if os.path.isfile(os.path.join(name, PEFT_SETTINGS)) and not path.is_file():
         raise RequestError(
             f"{name} was written by PEFT, so it is not a tinylora adapter. Load it with PEFT; "

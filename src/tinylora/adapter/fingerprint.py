@@ -17,6 +17,8 @@ are spread over several machines, none is taken: "".
 
 import hashlib
 import math
+import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,7 @@ from torch import Tensor, nn
 from tinylora.adapter.hooks import REGISTERED_NAME
 from tinylora.adapter.modules import PLAIN_DTYPES, clean_name
 from tinylora.adapter.quantized import codes, is_near, quantized_layers, scheme, sketch
-from tinylora.pocket import model_folder
+from tinylora.pocket import is_pocket
 
 NUM_SAMPLED = 4096
 PARTS = ("embeddings", "linear layers", "norms or biases")
@@ -158,15 +160,23 @@ def quantization(text: str) -> str:
 def identity(model: nn.Module) -> tuple[str, str]:
     """Name and commit of the base model; of a local folder the last part, never the whole path.
 
-    The packaged model is `pocket`, also where it was loaded by its path.
+    The packaged model is `pocket`, also where it was loaded by its path, and a folder of the hub's
+    cache is the model that it was downloaded from.
     """
     config = getattr(model, "config", None)
     name = str(getattr(config, "_name_or_path", "") or "")
     revision = str(getattr(config, "_commit_hash", None) or "")
     if not Path(name).exists():
         return name, revision
-    is_pocket = Path(name).resolve() == model_folder().resolve()
-    return "pocket" if is_pocket else Path(name).name, revision
+    if is_pocket(name):
+        return "pocket", revision
+    return hub_snapshot(name) or (Path(name).resolve().name, revision)
+
+
+def hub_snapshot(path: str) -> tuple[str, str] | None:
+    """Hub id and commit of a folder `models--OWNER--NAME/snapshots/COMMIT`; None: it is none."""
+    found = re.search(r"/models--([^/]+)/snapshots/([^/]+)/?$", os.path.realpath(path))
+    return (found[1].replace("--", "/"), found[2]) if found else None
 
 
 class _Sample(NamedTuple):

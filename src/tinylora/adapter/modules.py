@@ -42,7 +42,7 @@ class LinearMap:
         """The weight is a floating-point matrix that the layer multiplies with as it is."""
         weight = getattr(self.module, "weight", None)
         return (
-            (type(self.module) is nn.Linear or _is_conv1d(self.module))
+            _multiplies_plainly(self.module)
             and type(weight) is nn.Parameter
             and weight.dtype in PLAIN_DTYPES
         )
@@ -263,8 +263,17 @@ def _layer(name: str) -> int | None:
 
 def _is_conv1d(module: nn.Module) -> bool:
     """GPT-2's linear layer, which keeps its weight as (d_in, d_out)."""
-    kind = type(module)
-    return (kind.__module__, kind.__name__) == ("transformers.pytorch_utils", "Conv1D")
+    return _class_of(module) == ("transformers.pytorch_utils", "Conv1D")
+
+
+def _multiplies_plainly(module: nn.Module) -> bool:
+    """Falcon's class of its own adds the bias in a step of its own, and nothing else."""
+    falcon = ("transformers.models.falcon.modeling_falcon", "FalconLinear")
+    return type(module) is nn.Linear or _is_conv1d(module) or _class_of(module) == falcon
+
+
+def _class_of(module: nn.Module) -> tuple[str, str]:
+    return type(module).__module__, type(module).__name__
 
 
 def _check_all_matched(model: nn.Module, targets: tuple[str, ...], names: list[str]) -> None:

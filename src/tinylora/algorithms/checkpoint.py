@@ -7,7 +7,6 @@ randomness and of the position in the data.
 """
 
 import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,7 +53,7 @@ def load_checkpoint(folder: Path, policy: Policy, kept: Kept, seed: int) -> int:
 
     Raises:
         RequestError: it was written with another seed or for another policy.
-        TinyLoraError: the file cannot be read.
+        TinyLoraError: the file is damaged.
     """
     path = folder / FILE_NAME
     if not path.is_file():
@@ -71,7 +70,7 @@ def load_checkpoint(folder: Path, policy: Policy, kept: Kept, seed: int) -> int:
         for name, part in kept.items():
             if part is not None and name in state:
                 part.load_state_dict(state[name])
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestError(
             f"{path} is from a different policy ({error}). Resume with the settings of its "
             "config.yaml, or choose another output folder."
@@ -80,11 +79,28 @@ def load_checkpoint(folder: Path, policy: Policy, kept: Kept, seed: int) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """The state, which has at least its own parts.
+
+    Raises:
+        TinyLoraError: what is in the file is something else.
+    """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise TinyLoraError(
-            f"{path} cannot be read ({error}). Delete the folder {path.parent} to start the run "
-            "again from its first step."
-        ) from error
-    return state
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle may fail anywhere in it
+        cause = " ".join(str(error).split())[:200] or type(error).__name__
+        raise _damaged(path, cause) from error
+    kinds = {"step": int, "seed": int, "policy": dict}
+    for name, kind in kinds.items():
+        if not isinstance(state, dict) or not isinstance(state.get(name), kind):
+            raise _damaged(path, f"it lacks {name}")
+    if state["step"] < 0:
+        raise _damaged(path, f"step = {state['step']}")
+    found: dict[str, Any] = state
+    return found
+
+
+def _damaged(path: Path, cause: str) -> TinyLoraError:
+    return TinyLoraError(
+        f"{path} cannot be read ({cause}). Delete the folder {path.parent} to start the run again "
+        "from its first step."
+    )

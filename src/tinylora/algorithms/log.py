@@ -85,12 +85,27 @@ class NoLog:
 
 
 def keep_steps(path: Path, step: int) -> None:
-    """Drop the lines of later steps, and a line that was cut off by a kill; atomic."""
-    if not path.exists():
+    """Drop the lines of later steps, and what a kill or a power cut left of a line; atomic."""
+    if path.exists():
+        kept = [raw for raw, line in whole_lines(path) if line["step"] <= step]
+        write_atomically(path, b"".join(kept))
+
+
+def whole_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """The lines of a record that can be read, as they are and as objects; none: there is no file.
+
+    A kill leaves half a line at the end, a power cut zeros where lines were not yet on the disk.
+    """
+    if not path.is_file():
         return
-    with path.open(encoding="utf-8", newline="\n") as file:
-        kept = [line for line in file if line.endswith("\n") and json.loads(line)["step"] <= step]
-    write_atomically(path, "".join(kept).encode())
+    with path.open("rb") as file:
+        for raw in file:
+            try:
+                line = json.loads(raw)
+            except ValueError:
+                continue
+            if raw.endswith(b"\n") and isinstance(line, dict) and isinstance(line.get("step"), int):
+                yield raw, line
 
 
 def _append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from tinylora.models import (
     resolved_dtype,
 )
 from tinylora.prompts import encode_problem
-from tinylora.run.folder import check_folder, new_folder
+from tinylora.run.folder import check_folder, new_folder, recordable
 from tinylora.run.memory import fitted, free_bytes, memory_table
 from tinylora.run.module_tables import coverage_note, module_table, sharing_table
 from tinylora.run.prepare import check_request, estimator, resolve_budget
@@ -39,7 +39,7 @@ def show(config: TrainConfig, resume: bool) -> None:
     encode = partial(encode_problem, tokenizer, settings=config)
     maps = check_request(config, task, model, encode)
     folder = new_folder(config.output, task.name, config.seed)
-    check_folder(folder, flatten(config), resume)
+    check_folder(folder, recordable(flatten(config)), resume)
     num_trainable = method_of(config.method).count(maps, config.adapter)
     console = Console()
     print(settings_yaml(flatten(config)))

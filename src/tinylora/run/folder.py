@@ -3,15 +3,22 @@
 `config.yaml` is written first; a folder that has one is a run, finished or not.
 """
 
+import errno
+import fcntl
 import json
+import os
 import re
+import shutil
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tinylora.adapter.files import FILE_NAME
+from tinylora.algorithms.log import whole_lines
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
 from tinylora.settings import flatten, recorded, unflatten
@@ -22,6 +29,8 @@ MAY_CHANGE = {
     *("fsdp", "micro_batch_tokens", "activation_checkpointing", "no_signal_steps", "on_no_signal"),
     *("rollout", "rollout_tolerance", "rollout_cache_gib", "rollout_timeout_s", "adapter_dir"),
 }
+LOCAL_PATHS = ("model", "task", "data", "adapter_dir")  # settings that may be paths
+NAMES = ("pocket", "smollm2")  # which a folder of that name does not change
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,14 @@ class RunFolder:
         return self.path / "base.json"
 
     @property
+    def origin(self) -> Path:
+        return self.path / "origin.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    @property
     def summary(self) -> Path:
         return self.path / "summary.json"
 
@@ -75,10 +92,79 @@ class RunFolder:
 
     def seconds_before(self) -> float:
         """What the steps before an interruption took."""
-        if not self.metrics.is_file():
-            return 0.0
-        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-        return sum(float(json.loads(line)["seconds"]) for line in lines if line.endswith("\n"))
+        return sum(float(line.get("seconds", 0.0)) for _, line in whole_lines(self.metrics))
+
+    def measured_base(self) -> dict[str, Any] | None:
+        """The accuracies of the base that an earlier start has measured; None: there are none, or
+        a power cut left half of them."""
+        try:
+            held = json.loads(self.base.read_bytes())
+            return held if {"greedy", "sampled"} <= held.keys() else None
+        except (OSError, ValueError, AttributeError):
+            return None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Inside, no other process may write into the folder.
+
+        The operating system frees the lock when the process ends, however it ends. A folder that
+        is empty afterwards is gone.
+
+        Raises:
+            RequestError: another process is at work in it.
+        """
+        was_there = self.path.is_dir()
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._lock_file() as file:
+                yield
+                file.flush()
+                self.lock.unlink(missing_ok=True)
+        finally:
+            if not was_there and not any(self.path.iterdir()):
+                self.path.rmdir()
+
+    @contextmanager
+    def _lock_file(self) -> Iterator[IO[str]]:
+        with self.lock.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                    yield file  # a network file system without locks
+                    return
+                file.seek(0)
+                owner = file.read(100).strip() or "another process"
+                raise RequestError(
+                    f"output = {self.path} is in use: {owner} trains into it, and two runs would "
+                    "overwrite each other. Wait until it has ended, or choose another folder."
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield file
+
+
+def recordable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat settings, with the paths of what is here written out, so that they hold anywhere."""
+    found = dict(settings)
+    for name in LOCAL_PATHS:
+        value = found.get(name)
+        if not isinstance(value, str) or value in NAMES:
+            continue
+        path, colon, function = value.partition(":") if name == "task" else (value, "", "")
+        if path and os.path.exists(path) and (name != "task" or os.path.isfile(path)):
+            found[name] = os.path.abspath(path) + colon + function
+    return found
+
+
+def discard(folder: RunFolder) -> None:
+    """Remove what a run has written that failed before it measured anything."""
+    for path in folder.path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path != folder.lock:
+            path.unlink(missing_ok=True)
 
 
 def new_folder(output: str | None, task_name: str, seed: int) -> RunFolder:
@@ -96,7 +182,7 @@ def check_free(folder: RunFolder) -> None:
     Raises:
         RequestError: it holds another run, or other files.
     """
-    if folder.path.is_dir() and not any(folder.path.iterdir()):
+    if folder.path.is_dir() and not {*folder.path.iterdir()} - {folder.lock}:
         return
     if not folder.path.exists():
         return
@@ -140,10 +226,13 @@ def check_folder(folder: RunFolder, settings: Mapping[str, Any], resume: bool) -
 def check_same_run(folder: RunFolder, now: Mapping[str, Any]) -> None:
     """Refuse to resume a run under settings that would make it another one.
 
+    Args:
+        now: as `recordable` has them.
+
     Raises:
         RequestError: a setting differs that may not.
     """
-    before = flatten(unflatten(recorded_settings(folder)))
+    before = recordable(flatten(unflatten(recorded_settings(folder))))
     changed = [name for name in now if name not in MAY_CHANGE and now[name] != before.get(name)]
     if changed:
         name = changed[0]

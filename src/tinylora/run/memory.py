@@ -116,14 +116,16 @@ class Shape:
         config = text_config(model)
         hidden: int = config.hidden_size
         heads: int = getattr(config, "num_attention_heads", None) or 1  # Mamba has none
-        size: int = getattr(config, "head_dim", None) or hidden // heads
+        layers = getattr(config, "per_layer_config", None) or [config]  # heads may differ in size
+        size = max(getattr(layer, "head_dim", None) or hidden // heads for layer in layers)
+        keys = max(getattr(layer, "num_key_value_heads", None) or heads for layer in layers)
         mlp = getattr(config, "intermediate_size", None) or 4 * hidden
         return cls(
             blocks=config.num_hidden_layers,
             hidden=hidden,
             mlp=max(mlp) if isinstance(mlp, list) else mlp,
             queries=heads * size,
-            keys=(getattr(config, "num_key_value_heads", None) or heads) * size,
+            keys=keys * size,
             heads=heads,
             vocabulary=config.vocab_size,
             has_qk_norm=any(name.endswith("q_norm") for name, _ in model.named_modules()),

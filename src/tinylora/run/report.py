@@ -1,6 +1,5 @@
 """The end of a run, for people: a table in the terminal and the training curve as a picture."""
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
+from tinylora.algorithms.log import whole_lines
 from tinylora.evaluate.tables import accuracy_text
 from tinylora.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, legend_below, panels, save_png, tidy
 from tinylora.policy import Policy
@@ -111,7 +111,7 @@ def draw_curve(metrics: Path, summary: Mapping[str, Any], out: Path) -> None:
     They share a panel where training followed a reward. Where the reward is 0 or 1 for every
     answer, it is an accuracy too. Supervised fine-tuning has a loss, in a panel of its own.
     """
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    lines = [line for _, line in whole_lines(metrics)]
     measure = _measure(lines)
     num_panels = 2 if measure == "loss" else 1
     title = f"{summary['num_trainable']} trained parameters: {summary['model']}"

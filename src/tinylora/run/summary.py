@@ -6,9 +6,11 @@ from typing import Any
 
 from tinylora.adapter.files import DTYPES
 from tinylora.algorithms import snapshots
+from tinylora.algorithms.log import whole_lines
 from tinylora.algorithms.loop import Outcome
 from tinylora.algorithms.validation import Best
 from tinylora.run.folder import RunFolder
+from tinylora.run.origin import versions
 from tinylora.run.prepare import Prepared, degrees_of_freedom, linear_layers
 
 
@@ -61,6 +63,7 @@ def summarise(
         "rollouts": rollouts,
         "rollouts_per_step": round(rollouts / outcome.steps),
         "seconds": seconds,
+        "versions": versions(),
         "best": saved.best and _best(prepared, saved.best, evaluations["best"]),
         "snapshots": _snapshots(folder),
         "evaluations": evaluations,
@@ -69,8 +72,7 @@ def summarise(
 
 def num_rollouts(folder: RunFolder) -> int:
     """Completions that training sampled, as the metrics count them."""
-    lines = folder.metrics.read_text(encoding="utf-8").splitlines()
-    return sum(int(json.loads(line).get("rollouts", 0)) for line in lines)
+    return sum(int(line.get("rollouts", 0)) for _, line in whole_lines(folder.metrics))
 
 
 def _snapshots(folder: RunFolder) -> list[dict[str, float]]:

@@ -4,10 +4,9 @@ The final accuracy is measured on the adapter loaded back from its file: what th
 what was measured.
 """
 
-import json
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,17 @@ from tinylora.plotting import can_draw, no_drawing
 from tinylora.policy import Policy, adapter_of
 from tinylora.rollout.engine import Engine
 from tinylora.run.engines import EngineOf, open_engine
-from tinylora.run.folder import RunFolder, check_folder, check_free, new_folder, write_json
+from tinylora.run.folder import (
+    RunFolder,
+    check_folder,
+    check_free,
+    discard,
+    new_folder,
+    recordable,
+    write_json,
+)
 from tinylora.run.module_tables import coverage_note, sharing_table
+from tinylora.run.origin import check_origin, write_origin
 from tinylora.run.prepare import Prepared, linear_layers, prepare
 from tinylora.run.report import draw_curve, end_table, start_line
 from tinylora.run.summary import Saved, summarise
@@ -83,12 +91,19 @@ def train(
             check_processes()
         prepared = prepare(config, model, tokenizer, task, reward)
         folder = distributed.from_main(new_folder(config.output, prepared.task.name, config.seed))
-        check_folder(folder, flatten(prepared.config), resume)
+        settings = recordable(flatten(prepared.config))
+        check_folder(folder, settings, resume)
         distributed.wait()  # until every process has looked, nothing is written
-        course = Course(prepared, folder, console, start - folder.seconds_before())
-        if config.params is not None:
-            console.print(sharing_table(linear_layers(prepared), prepared.config.adapter)[1])
-        return course.run(resume, base)
+        with folder.locked() if distributed.is_main() else nullcontext():
+            if distributed.is_main():
+                check_folder(folder, settings, resume)  # nobody has been faster
+            notes = check_origin(folder, prepared) if resume else []
+            course = Course(prepared, folder, console, start - folder.seconds_before())
+            for note in notes:
+                course.say(note)
+            if config.params is not None:
+                console.print(sharing_table(linear_layers(prepared), prepared.config.adapter)[1])
+            return course.run(resume, base)
 
 
 @dataclass
@@ -143,18 +158,32 @@ class Course:
     ) -> tuple[dict[str, Any], Outcome, Saved]:
         """From the base model to the files of what was trained."""
         if distributed.is_main():
-            self.folder.write_config(settings_yaml(flatten(self.config)))
-        measured = {"base": self.base_accuracy(engine, base)}
-        validation = self.validation(engine)
+            self.folder.write_config(settings_yaml(recordable(flatten(self.config))))
+            if not resume:
+                write_origin(self.folder, self.prepared)
         try:
-            outcome = self.learn(policy, engine, resume, validation)
+            with ExitStack() as opened:
+                log = self.open_log()  # a tracker may not start: better now than after the base
+                opened.callback(log.close)
+                measured = {"base": self.base_accuracy(engine, base)}
+                validation = self.validation(engine)
+                outcome = self.learn(policy, engine, log, resume, validation)
         except KeyboardInterrupt:
             again = f'Resume it with "tinylora train --resume --output {self.folder.path}".'
             raise KeyboardInterrupt(again) from None
+        except Exception:
+            if distributed.is_main() and not resume and not self.folder.base.is_file():
+                discard(self.folder)  # nothing was measured: the next try may have the folder
+            raise
         return measured, outcome, self.save(policy, validation.best if validation else None)
 
     def learn(
-        self, policy: Policy, engine: Engine, resume: bool, validation: Validation | None
+        self,
+        policy: Policy,
+        engine: Engine,
+        log: RunLog | NoLog,
+        resume: bool,
+        validation: Validation | None,
     ) -> Outcome:
         """Take the algorithm's steps."""
         config, prepared = self.config, self.prepared
@@ -167,7 +196,6 @@ class Course:
             config.seed,
             config.steps,
         )
-        log = self.open_log()
         loop = Loop(
             config,
             config.checkpoint_every,
@@ -177,10 +205,7 @@ class Course:
             validation,
             self.snapshots(),
         )
-        try:
-            return run_steps(policy, make_step(run, config.learning), loop)
-        finally:
-            log.close()
+        return run_steps(policy, make_step(run, config.learning), loop)
 
     def open_log(self) -> RunLog | NoLog:
         if not distributed.is_main():
@@ -226,16 +251,14 @@ class Course:
 
     def base_accuracy(self, engine: Engine, known: Mapping[str, Any] | None) -> dict[str, Any]:
         """Greedy and sampled accuracy before training: measured once, then read from the folder."""
-        path = self.folder.base
-        if path.is_file():
-            known = json.loads(path.read_text(encoding="utf-8"))
-        base = distributed.from_main(known)
+        held = self.folder.measured_base()
+        base = distributed.from_main(known if held is None else held)
         if base is None:
             count = len(self.prepared.exam.problems)
             self.say(f"Measuring the base model on {count} test problems ...")
             base = self.measure(engine)
-        if distributed.is_main() and not path.is_file():
-            write_json(path, base)
+        if distributed.is_main() and held is None:
+            write_json(self.folder.base, base)
         return dict(base)
 
     def measure_files(

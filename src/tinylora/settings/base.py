@@ -4,6 +4,7 @@ Importing this room imports neither torch nor transformers.
 """
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,6 +42,14 @@ def yaml_mapping(value: object) -> object:
     return held
 
 
+def with_home(value: Any) -> Any:
+    """Text that begins with `~/`, alone or in a list, with the home folder in its place."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(with_home, value))
+    is_home = isinstance(value, str) and (value == "~" or value.startswith("~/"))
+    return os.path.expanduser(value) if is_home else value
+
+
 OrNone = BeforeValidator(none_word)
 YamlMapping = BeforeValidator(yaml_mapping)
 CommaList = BeforeValidator(comma_list)
@@ -56,6 +65,14 @@ class Settings(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise RequestError(_sentences(error, type(self))) from None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _home_is_written_out(cls, values: Any) -> Any:
+        """`~/runs` is the user's, also where no shell has read it."""
+        if not isinstance(values, dict):
+            return values
+        return {name: with_home(value) for name, value in values.items()}
 
     def idle(self) -> dict[str, str]:
         """Settings that the other values leave without a reader, each with the reason."""

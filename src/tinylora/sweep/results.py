@@ -105,8 +105,9 @@ def _ended(summary: dict[str, Any]) -> Result:
 
 def curves(place: Path) -> dict[str, list[Any]]:
     """Metrics by step; null where a step has none."""
-    file = place / "metrics.jsonl"
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    from tinylora.algorithms.log import whole_lines
+
+    lines = [line for _, line in whole_lines(place / "metrics.jsonl")]
     held = {name: [_short(line.get(name)) for line in lines] for name in CURVES}
     return {name: values for name, values in held.items() if any(v is not None for v in values)}
 
