@@ -12,7 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
 from torch import Tensor
 
-from tinylora.models import load_model, load_skeleton, model_source
+from tinylora.models import load_model, load_skeleton, missing_is_a_request_error, model_source
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
@@ -32,11 +32,12 @@ def mapped_model(name: str) -> Any:
     if getattr(model.config, "quantization_config", None) is not None:
         return load_model(name, device="cpu").model
     state: dict[str, Tensor] = {}
-    for path in _weight_files(name):
-        with safe_open(path, framework="pt") as file:
-            state |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    model.load_state_dict(state, strict=False, assign=True)
-    model.tie_weights()
+    with missing_is_a_request_error(name):
+        for path in _weight_files(name):
+            with safe_open(path, framework="pt") as file:
+                state |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        model.load_state_dict(state, strict=False, assign=True)
+        model.tie_weights()
     if any(parameter.is_meta for parameter in model.parameters()):  # under other names, or not here
         return load_model(name, device="cpu").model
     model.config._name_or_path = name
@@ -49,7 +50,9 @@ def _weight_files(name: str) -> list[Path]:
     if index is None:
         names = [SINGLE]
     else:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        with missing_is_a_request_error(name):
+            held = json.loads(index.read_text(encoding="utf-8"))
+            names = sorted(map(str, {*held["weight_map"].values()}))
     paths = [_local(name, file) for file in names]
     return [path for path in paths if path is not None] if None not in paths else []
 

@@ -7,7 +7,7 @@ is.
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from tinylora.adapter.hub import offline_without_hub
 from tinylora.adapter.modules import keep_codes
 from tinylora.decoders import text_config
 from tinylora.errors import RequestError, install_hint
@@ -60,7 +61,7 @@ def load_model(
     place, dtype = place_of(device), resolved_dtype(dtype, device)
     check_quantize(name, quantize)
     tokenizer = load_tokenizer(name)
-    with _missing_is_a_request_error(name):
+    with missing_is_a_request_error(name):
         model: Any
         model, found = AutoModelForCausalLM.from_pretrained(
             model_source(name),
@@ -151,7 +152,7 @@ def check_quantize(name: str, quantize: str) -> None:
 
 def stored_quantization(name: str) -> str:
     """By what method a model is stored quantised; "" where it is stored plain."""
-    with _missing_is_a_request_error(name):
+    with missing_is_a_request_error(name):
         config = AutoConfig.from_pretrained(model_source(name))
     settings = getattr(config, "quantization_config", None)
     return "" if settings is None else str(settings.get("quant_method", "an unnamed method"))
@@ -176,8 +177,10 @@ def quantization_of(model: Any) -> str:
 
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a model."""
-    with _missing_is_a_request_error(name):
-        return AutoTokenizer.from_pretrained(model_source(name))
+    with missing_is_a_request_error(name):
+        tokenizer = AutoTokenizer.from_pretrained(model_source(name))
+        tokenizer("1")  # a damaged configuration shows only when it is used
+    return tokenizer
 
 
 def resolved_dtype(dtype: str, device: str) -> str:
@@ -189,10 +192,16 @@ def resolved_dtype(dtype: str, device: str) -> str:
 def load_skeleton(name: str) -> Any:
     """The model without its weights (on the meta device): enough to see its modules and shapes."""
     source = model_source(name)
-    with _missing_is_a_request_error(name), torch.device("meta"):
+    with missing_is_a_request_error(name), torch.device("meta"):
         config = AutoConfig.from_pretrained(source)
         model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     return model
+
+
+def context_of(model: Any) -> int | None:
+    """How many tokens the model can read and write; None: its configuration does not say."""
+    context: int | None = getattr(text_config(model), "max_position_embeddings", None)
+    return context
 
 
 def check_context(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
@@ -201,7 +210,7 @@ def check_context(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: 
     Raises:
         RequestError: the budget is too long.
     """
-    context = getattr(text_config(model), "max_position_embeddings", None)
+    context = context_of(model)
     longest = max(map(len, prompts), default=0)
     if context is None or longest + max_new_tokens <= context:
         return
@@ -244,11 +253,13 @@ def model_source(name: str) -> str | Path:
 
 
 @contextmanager
-def _missing_is_a_request_error(name: str) -> Iterator[None]:
+def missing_is_a_request_error(name: str) -> Iterator[None]:
     """transformers and its libraries say many lines, each in an error of its own, about what is not
     there, cut off, of another shape or otherwise no model; all of them are one sentence."""
+    is_here = name in ("pocket", "smollm2") or Path(name).expanduser().exists()
     try:
-        yield
+        with nullcontext() if is_here else offline_without_hub():
+            yield
     except (RequestError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -323,7 +334,17 @@ def _eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
         getattr(tokenizer, "eos_token_id", None),
     )
     lists = [ids if isinstance(ids, list) else [ids] for ids in named]
-    return tuple(dict.fromkeys(int(i) for ids in lists for i in ids if i is not None))
+    found = dict.fromkeys(i for ids in lists for i in map(_token_id, ids) if i is not None)
+    return tuple(found)
+
+
+def _token_id(value: Any) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise RequestError(
+        f"eos_token_id = {value!r} in the model's configuration, but a token is a whole number. "
+        "Correct config.json and generation_config.json, or copy the model again."
+    )
 
 
 @contextmanager

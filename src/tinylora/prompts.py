@@ -1,16 +1,18 @@
 """How texts become tokens and back: chat templates, plain prompts, answers."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jinja2 import TemplateError
 
-from tinylora.models import Base
+from tinylora.errors import RequestError
+from tinylora.models import Base, context_of
 from tinylora.settings import TaskConfig
-from tinylora.tasks.task import Problem
+from tinylora.tasks.task import Problem, Task
 
 TEMPLATE_DATE = "26 Jul 2024"  # Llama 3's templates write a date; today's would change the prompts
+TEMPLATE_TOKENS = 512  # that a chat template adds at most, without a look at the prompt
 DEFAULTS = TaskConfig()
 
 
@@ -54,12 +56,67 @@ def _in_template(tokenizer: Any, problem: Problem, enable_thinking: bool | None)
             tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **told)
         )
 
-    if problem.system is None:
-        return render(first)
     try:
-        return render({"role": "system", "content": problem.system}, first)
-    except TemplateError:
-        return render({**first, "content": f"{problem.system}\n\n{first['content']}"})
+        if problem.system is None:
+            return render(first)
+        try:
+            return render({"role": "system", "content": problem.system}, first)
+        except TemplateError:
+            return render({**first, "content": f"{problem.system}\n\n{first['content']}"})
+    except Exception as error:  # a template is a program, and may fail as programs do
+        name = getattr(tokenizer, "name_or_path", "") or "this model"
+        raise RequestError(
+            f"The chat template of {name} fails on this task's prompts "
+            f"({type(error).__name__}: {' '.join(str(error).split())}). Fix it in the model's "
+            "folder, or ask as plain text: chat_template = off."
+        ) from error
+
+
+Encode = Callable[[Problem], list[int]]
+
+
+def fitting(task: Task, model: Any, encode: Encode, settings: TaskConfig, budget: int) -> Task:
+    """The task without problems whose prompt leaves no room for `budget` tokens, and a note.
+
+    Where the settings refuse such problems, or they are made as they are asked for, the task is
+    as it was.
+
+    Raises:
+        RequestError: no problem of a split is left.
+    """
+    context = context_of(model)
+    if context is None or settings.long_prompts == "refuse":
+        return task
+    room, notes, kept = context - budget, [], {}
+    for split, name in (("train", "training"), ("test", "test")):
+        problems = getattr(task, split)
+        if not isinstance(problems, list | tuple):
+            continue
+        long = [i for i, problem in enumerate(problems) if _is_longer(problem, encode, room)]
+        if not long:
+            continue
+        first = problems[long[0]].place or f"{name} problem {long[0]}"
+        said = (
+            f"{len(long)} of {len(problems)} {name} problems have a prompt of more than {room} "
+            f"tokens (the first: {first}), which with max_new_tokens = {budget} passes the "
+            f"model's context of {context} tokens"
+        )
+        if len(long) == len(problems):
+            raise RequestError(
+                f"{said}: none is left. Use a smaller max_new_tokens, shorter prompts, or a model "
+                "with a longer context."
+            )
+        notes.append(f"{said}: they are left out (long_prompts = refuse stops instead).")
+        left_out = {*long}
+        kept[split] = [problem for i, problem in enumerate(problems) if i not in left_out]
+    return replace(task, **kept, notes=(*task.notes, *notes)) if notes else task
+
+
+def _is_longer(problem: Problem, encode: Encode, room: int) -> bool:
+    """Whether it has more tokens; a token has a byte at least, so few need to be encoded."""
+    turns = (problem.system, *(turn["content"] for turn in problem.turns), problem.prompt)
+    num_bytes = sum(len(text.encode()) for text in turns if text)
+    return num_bytes > room - TEMPLATE_TOKENS and len(encode(problem)) > room
 
 
 def text_of(base: Base, settings: TaskConfig = DEFAULTS) -> Text:

@@ -164,8 +164,29 @@ def test_a_training_prompt_beyond_the_context_is_refused(
     task = tinylora.load_task(task_name)
     long = Problem("what " * 100, "red")
     for train in ([*task.train, long], Endless(long)):
+        config = settings(tmp_path, model=str(tiny_folder), long_prompts="refuse")
         with pytest.raises(RequestError, match=r"prompt of 100 tokens.*Shorten the prompt, or use"):
-            prepare(settings(tmp_path, model=str(tiny_folder)), task=replace(task, train=train))
+            prepare(config, task=replace(task, train=train))
+
+
+def test_prompts_beyond_the_context_are_left_out_and_counted(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    """With the line of the first one; the test split as well. None left is refused."""
+    rows = [
+        {"prompt": f"what is {'one ' * n}{i}", "answer": "red"} for i in range(9) for n in (1, 2)
+    ]
+    rows[5]["prompt"] = rows[11]["prompt"] = "what " * 600
+    (path := tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"model": str(tiny_folder), "task": str(path), "max_new_tokens": 8}
+    prepared = prepare(settings(tmp_path, **given))
+    assert len(prepared.task.train) + len(prepared.exam.problems) == 16
+    (said,) = [note for note in prepared.task.notes if "context" in note]
+    assert "problems have a prompt of more than 56 tokens (the first: " in said
+    assert f"{path}, line 6)" in said
+    assert "max_new_tokens = 8 passes the model's context of 64 tokens: they are left out" in said
+    with pytest.raises(RequestError, match=r"none is left. Use a smaller max_new_tokens"):
+        prepare(settings(tmp_path, **{**given, "max_new_tokens": 64}))
 
 
 class Endless(Sequence[Problem]):

@@ -1,10 +1,48 @@
-"""Adapters on the hub: the file of a repository, downloaded once and kept by huggingface_hub."""
+"""The hub: whether it answers, and adapters on it, downloaded once and kept by huggingface_hub."""
 
 import logging
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tinylora.errors import RequestError
+
+PATIENCE_S = 5.0  # for one answer; its client would try again for a minute
+KNOWN_FOR_S = 300.0
+
+_asked: dict[str, tuple[float, bool]] = {}  # by address: when, and whether it answered
+
+
+@contextmanager
+def offline_without_hub() -> Iterator[None]:
+    """Inside, libraries look only into the hub's cache where the hub itself does not answer."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or answers(constants.ENDPOINT):
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
+def answers(address: str) -> bool:
+    """Whether there is an answer of any kind; asked once in a while, and never for long."""
+    import httpx
+
+    asked, answered = _asked.get(address, (-KNOWN_FOR_S, False))
+    if time.monotonic() - asked > KNOWN_FOR_S:
+        try:
+            httpx.head(address, timeout=PATIENCE_S)
+            answered = True
+        except (httpx.HTTPError, OSError):
+            answered = False
+        _asked[address] = time.monotonic(), answered
+    return answered
 
 
 def is_hub_id(name: str) -> bool:
@@ -26,7 +64,8 @@ def download(name: str, file_name: str) -> Path:
     verbosity = get_verbosity()
     set_verbosity(logging.ERROR)  # it would tell of each of its attempts
     try:
-        return Path(hf_hub_download(name, file_name))
+        with offline_without_hub():
+            return Path(hf_hub_download(name, file_name))
     except (OSError, ValueError, EntryNotFoundError) as error:
         cause = str(error).strip().split("\n")[0].rstrip(".")
         raise RequestError(

@@ -15,7 +15,7 @@ from tinylora.models import (
     place_of,
     resolved_dtype,
 )
-from tinylora.prompts import encode_problem
+from tinylora.prompts import encode_problem, fitting
 from tinylora.run.folder import check_folder, new_folder, recordable
 from tinylora.run.memory import fitted, free_bytes, memory_table
 from tinylora.run.module_tables import coverage_note, module_table, sharing_table
@@ -37,6 +37,8 @@ def show(config: TrainConfig, resume: bool) -> None:
     dtype, asked = resolved_dtype(config.dtype, config.device), config
     config = resolve_budget(config.model_copy(update={"dtype": dtype}), model)
     encode = partial(encode_problem, tokenizer, settings=config)
+    budget = config.max_new_tokens or task.max_new_tokens
+    task = fitting(task, model, encode, config, budget)
     maps = check_request(config, task, model, encode)
     folder = new_folder(config.output, task.name, config.seed)
     check_folder(folder, recordable(flatten(config)), resume)

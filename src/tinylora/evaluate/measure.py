@@ -18,7 +18,7 @@ from tinylora.evaluate.side_effects import side_effects
 from tinylora.methods import method_of
 from tinylora.models import Base, check_context, load_model, stored_quantization
 from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
-from tinylora.prompts import text_of
+from tinylora.prompts import fitting, text_of
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import TASK_FIELDS, TrainConfig, recorded, unflatten
 from tinylora.settings.evaluate import BASE, Asked, EvalConfig, run_folder
@@ -38,10 +38,14 @@ def measure(config: EvalConfig) -> dict[str, Any]:
             f"--controls draws random values for a TinyLoRA adapter, but {config.adapter} was "
             f"trained with method = {run.method}. Compare it with the base model: --compare base."
         )
+    if config.force:
+        _check_force(config.adapters)
     task = load_task(config.task, config)
+    base = load_base(config.model, config.adapters, config.dtype, config.device, config.quantize)
+    budget = config.max_new_tokens or task.max_new_tokens
+    task = fitting(task, base.model, text_of(base, config).encode, config, budget)
     for note in task.notes:
         print(note)
-    base = load_base(config.model, config.adapters, config.dtype, config.device, config.quantize)
     exam = make_exam(base, task, config)
     bare = exam.both(TransformersEngine(UntrainedPolicy(base.model))) if config.controls else None
     held: dict[str, Any] = {}
@@ -154,6 +158,16 @@ def _trained(base: Base, adapter: str, force: bool) -> Policy:
     place = Path(adapter)
     folder = place.parent if place.is_file() else place
     return method_of(run.method).load(base.model, folder, run.adapter)
+
+
+def _check_force(adapters: Sequence[str]) -> None:
+    """Refuse --force where there is nothing that it would overrule."""
+    for adapter in adapters:
+        if (run := _other_run(adapter)) is not None:
+            raise RequestError(
+                f"--force overrules the check of an adapter's base, but {adapter} was trained with "
+                f"method = {run.method}, whose files name no fingerprint to check. Leave it out."
+            )
 
 
 def _other_run(adapter: str) -> TrainConfig | None:

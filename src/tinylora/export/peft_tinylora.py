@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -175,6 +176,15 @@ class Imported:
     residual: float  # largest share of a module's update that our directions cannot express
 
 
+class PeftSettings(BaseModel):
+    """Of PEFT's configuration, what its update follows from."""
+
+    r: int = Field(ge=1)
+    u: int = Field(ge=1)
+    weight_tying: float = Field(ge=0, le=1)
+    projection_seed: int
+
+
 def from_peft_tinylora(model: nn.Module, folder: str | Path) -> Imported:
     """Attach an adapter whose updates are those of a checkpoint of PEFT's TinyLoRA.
 
@@ -220,16 +230,23 @@ def read_checkpoint(model: nn.Module, folder: Path) -> Checkpoint:
     for place, (name, group) in enumerate(zip(order, groups, strict=True)):
         linear = _linear(model, name)
         A, B = (_needed(tensors, f"{modules[name]}.tinylora_{key}", folder) for key in "AB")
-        if (B.shape[0], A.shape[1]) != (linear.d_out, linear.d_in):
+        if A.dim() != 2 or B.dim() != 2 or (B.shape[0], A.shape[1]) != (linear.d_out, linear.d_in):
             raise RequestError(
-                f"The checkpoint in {folder} changes {name} as a ({B.shape[0]}, {A.shape[1]}) "
+                f"The checkpoint in {folder} changes {name} as a ({B.shape[0]}, {A.shape[-1]}) "
                 f"matrix, but this model's is ({linear.d_out}, {linear.d_in}): it was trained on "
                 "a different model. Name that model with --model."
             )
         v = _needed(tensors, f"base_model.tinylora_v.{group}", folder)
+        rank, u = A.shape[0], settings["u"]
+        if v.shape != (u,) or B.shape[1] != rank:  # before a P of this size is made
+            raise RequestError(
+                f"The checkpoint in {folder} has a v of shape {tuple(v.shape)} and factors of rank "
+                f"{rank} and {B.shape[1]} for {name}, but its u is {u}: it is damaged. Copy it "
+                "again."
+            )
         P = tensors.get(f"{modules[name]}.tinylora_P")
-        if P is None:
-            P = _drawn(settings["projection_seed"] + place, settings["u"], A.shape[0])
+        if P is None or P.shape != (u, rank, rank):
+            P = _drawn(settings["projection_seed"] + place, u, rank)
         R = torch.einsum("i,ijk->jk", v.double(), P.double())
         factors[name] = (B.double(), R, A.double())
     num_numbers = sum(t.numel() for key, t in tensors.items() if ".tinylora_v." in key)
@@ -253,14 +270,17 @@ def read_settings(folder: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         kind = settings["peft_type"]
-        wanted = {key: settings[key] for key in ("r", "u", "weight_tying", "projection_seed")}
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        if kind != "TINYLORA":
+            raise RequestError(f"{path} is of type {kind}, but only TINYLORA can be imported.")
+        wanted = PeftSettings.model_validate(settings).model_dump()
+    except RequestError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        cause = " ".join(str(error).split())
         raise RequestError(
-            f"{path} is not a configuration of PEFT's TinyLoRA ({error!r}). Pass a folder of "
+            f"{path} is not a configuration of PEFT's TinyLoRA ({cause}). Pass a folder of "
             "PEFT's TinyLoRA; checkpoints of other methods cannot be imported."
         ) from None
-    if kind != "TINYLORA":
-        raise RequestError(f"{path} is of type {kind}, but only TINYLORA can be imported.")
     extra = [key for key in ("bias", "modules_to_save") if settings.get(key) not in (None, "none")]
     if extra:
         raise RequestError(

@@ -32,7 +32,7 @@ from tinylora.models import (
     quantization_of,
     resolved_dtype,
 )
-from tinylora.prompts import Text, encode_problem, text_of
+from tinylora.prompts import Text, encode_problem, fitting, text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.past import check_past
 from tinylora.run.engines import check_engine
@@ -92,6 +92,8 @@ def prepare(
         found = rewarded(found, reward, text.tokenize)
     else:
         try_grader(found)
+    budget = config.max_new_tokens or found.max_new_tokens
+    found = fitting(found, base.model, text.encode, config, budget)
     layers = check_request(config, found, base.model, text.encode)
     with evaluation_mode(base.model):
         _check_gradient(layers)
@@ -100,7 +102,6 @@ def prepare(
     training, held_out = hold_out(found, config)
     if config.reward_control is not None:
         training = controlled(training, config.reward_control, config.seed)
-    budget = config.max_new_tokens or found.max_new_tokens
 
     def exam(problems: Sequence[Problem]) -> Exam:
         return Exam(

@@ -122,6 +122,11 @@ class EvalConfig(Asked):
                 raise ValueError(
                     f"{name} = true {what}, but no adapter was given. Name it with --adapter."
                 )
+        if self.force and not self.adapters:
+            raise ValueError(
+                "force = true loads an adapter onto another base, but no adapter was given. Name "
+                "it with --adapter, or leave force out."
+            )
         return self
 
 

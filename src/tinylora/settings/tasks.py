@@ -171,6 +171,11 @@ class ChatSettings(Settings):
         description="what the chat template is told, for models that can think first, such as "
         "Qwen3 (none: nothing, the template decides)",
     )
+    long_prompts: Literal["leave-out", "refuse"] = Field(
+        default="leave-out",
+        description="problems whose prompt and completion budget pass the model's context: leave "
+        "them out and say how many, or refuse the task",
+    )
 
 
 class ChatAndRows(ChatSettings, RowSettings):

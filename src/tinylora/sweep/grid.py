@@ -22,9 +22,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+from pydantic import BaseModel, Field, ValidationError
 
 from tinylora.errors import RequestError
 from tinylora.settings import FIELDS, TrainConfig, combine, load_recipe, nearest, unflatten
@@ -71,6 +72,19 @@ class GridRun:
         slug = re.sub(r"[^\w.=,-]+", "-", ",".join(f"{k}={v}" for k, v in shown.items()))
         text = json.dumps(settings, sort_keys=True, default=str)
         return f"{slug[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+class GridFile(BaseModel):
+    """The kinds of a grid file's values; what settings are is checked with each run."""
+
+    figure: str = ""
+    recipe: str = ""
+    settings: Any = None
+    points: list[Any] = Field(default=[{}], min_length=1)
+    seeds: list[int] = [0]
+    rate_seeds: list[int] = [0]
+    objective: Literal["final_accuracy", "final_accuracy_sampled"] = "final_accuracy"
+    curves: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +181,12 @@ def _mapping(path: Path) -> dict[str, Any]:
     for key in held:
         if key not in KEYS:
             raise RequestError(f"{path}: {key} is not a key of a grid.{nearest(str(key), KEYS)}")
-    return held
+    try:
+        return dict(GridFile.model_validate(held).model_dump(exclude_unset=True))
+    except ValidationError as error:
+        finding = error.errors()[0]
+        where = ".".join(map(str, finding["loc"]))
+        raise RequestError(f"{path}: {where} = {finding['input']!r}: {finding['msg']}.") from None
 
 
 def _points(

@@ -19,6 +19,7 @@ BASES = "bases"  # the accuracies of the base models, by the settings that decid
 OF_THE_BASE = (  # settings that decide the base model's accuracy
     "model", "task", "data", "quantize", "dtype", "seed", "temperature", "max_new_tokens",
     "eval_problems", "eval_samples", "prompt_template", "chat_template", "enable_thinking",
+    "long_prompts",
 )  # fmt: skip
 
 

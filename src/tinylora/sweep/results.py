@@ -6,7 +6,9 @@ A result holds the figure it belongs to, the settings that were given, and what 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinylora.atomic import write_atomically
 from tinylora.errors import RequestError
@@ -24,6 +26,30 @@ CURVES = (
 )  # fmt: skip
 
 Result = dict[str, Any]
+
+
+class Drawn(BaseModel):
+    """What figures are drawn from, of each run."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    figure: str
+    settings: dict[str, Any]
+    is_best_rate: bool
+    method: str
+    algorithm: str = ""
+    model_parameters: float
+    num_modules: int
+    u: int | None = None
+    base_accuracy: float
+    final_accuracy: float
+    base_accuracy_sampled: float
+    final_accuracy_sampled: float
+    num_trainable: Annotated[int, Field(gt=0)]
+    adapter_bytes: Annotated[float, Field(gt=0)]
+    seconds: float
+    rollouts_per_step: float | None = None
+    curves: dict[str, list[float | None]] = {}
 
 
 def write_results(
@@ -51,7 +77,26 @@ def read_results(places: Sequence[str]) -> list[Result]:
     Raises:
         RequestError: a place holds none.
     """
-    return [result for place in places for result in _read(Path(place))]
+    return [_checked(result, place) for place in places for result in _read(Path(place))]
+
+
+def _checked(result: Any, place: str) -> Result:
+    """The result as it is.
+
+    Raises:
+        RequestError: something that figures are drawn from is not there, or of another kind.
+    """
+    try:
+        Drawn.model_validate(result)
+    except ValidationError as error:
+        finding = error.errors()[0]
+        raise RequestError(
+            f"'{place}' holds a result that cannot be drawn: "
+            f"{'.'.join(map(str, finding['loc'])) or 'it'}: {finding['msg']}. The file is damaged, "
+            "or from another version: leave it out, or run it again."
+        ) from None
+    held: Result = result
+    return held
 
 
 def _read(place: Path) -> Iterator[Result]:
@@ -62,11 +107,21 @@ def _read(place: Path) -> Iterator[Result]:
     if not files or not all(file.is_file() and file.suffix == ".jsonl" for file in files):
         raise _not_results(place)
     for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            result = json.loads(line)
+        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+            result = _json(line, f"{file}, line {number},")
             if "is_best_rate" not in result:  # such as the metrics of a run that has not ended
                 raise _not_results(place)
             yield result
+
+
+def _json(text: bytes, what: str) -> Result:
+    try:
+        held = json.loads(text)
+    except (ValueError, RecursionError):
+        held = None
+    if not isinstance(held, dict):
+        raise RequestError(f"{what} is not a JSON object: the file is damaged. Leave it out.")
+    return held
 
 
 def _not_results(place: Path) -> RequestError:
@@ -83,7 +138,7 @@ def _run_result(folder: Path) -> Result:
     return {
         "figure": "run",
         "settings": load_recipe(folder / "config.yaml"),
-        **_ended(outcomes.summary(folder)),
+        **_ended(_json((folder / outcomes.SUMMARY).read_bytes(), f"{folder / outcomes.SUMMARY}")),
         "curves": curves(folder),
         "is_best_rate": True,
     }

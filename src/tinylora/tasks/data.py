@@ -61,12 +61,13 @@ class Source:
     is_huge: bool = False
 
 
-def rows(source: Source, data: str | None, task: str) -> Iterator[Placed]:
+def rows(source: Source, data: str | None, task: str, left_out: list[str]) -> Iterator[Placed]:
     """The rows of one split, each with the words that name it in an error.
 
     Args:
         data: a local file or folder; None: the hub.
         task: the name to put into errors.
+        left_out: gets the places of rows that no tokenizer reads.
 
     Raises:
         RequestError: there is no such data (MissingRows: in the folder), or a file is malformed.
@@ -75,7 +76,7 @@ def rows(source: Source, data: str | None, task: str) -> Iterator[Placed]:
         yield from _from_hub(source, task)
         return
     for path in local_files(source, data, task):
-        yield from read_rows(path)
+        yield from read_rows(path, left_out)
 
 
 def read_splits(
@@ -98,27 +99,43 @@ def read_splits(
     Raises:
         RequestError: there are no rows of either split.
     """
+    left_out: list[str] = []
     if data is None or not Path(data).expanduser().is_file():
         missing: list[MissingRows] = []
-        items = [read(_all(sources, data, task, missing)) for sources in (train, test)]
+        items = [read(_all(sources, data, task, missing, left_out)) for sources in (train, test)]
         if missing and not any(items):
             raise missing[-1]
-        return items[0], items[1], [error.note for error in missing]
-    held = read(read_rows(Path(data).expanduser()))
+        return items[0], items[1], [*(error.note for error in missing), *halves_note(left_out)]
+    held = read(read_rows(Path(data).expanduser(), left_out))
     stem = PurePosixPath("/") / (stem_of(Path(data).name) or "")
     patterns = [pattern for source in test for pattern in source.files]
     if not train or any(stem.match(pattern) for pattern in patterns):
-        return [], held, []
+        return [], held, halves_note(left_out)
     kept, held_out = split(held, text)
-    return kept, held_out, [f"{len(held_out)} problems of {data} are held out as the test split."]
+    note = f"{len(held_out)} problems of {data} are held out as the test split."
+    return kept, held_out, [note, *halves_note(left_out)]
+
+
+def halves_note(left_out: Sequence[str]) -> list[str]:
+    """A sentence on rows that were left out; none where there are none."""
+    if not left_out:
+        return []
+    return [
+        f"Left out: {len(left_out)} rows that contain half of a character (a lone surrogate such "
+        f"as \\ud800), which no tokenizer reads; the first is {left_out[0]}."
+    ]
 
 
 def _all(
-    sources: Sequence[Source], data: str | None, task: str, missing: list["MissingRows"]
+    sources: Sequence[Source],
+    data: str | None,
+    task: str,
+    missing: list["MissingRows"],
+    left_out: list[str],
 ) -> Iterator[Placed]:
     for source in sources:
         try:
-            yield from rows(source, data, task)
+            yield from rows(source, data, task, left_out)
         except MissingRows as error:
             missing.append(error)
 
@@ -181,8 +198,11 @@ def is_rows(file: str) -> bool:
     return stem_of(file) is not None
 
 
-def read_rows(path: Path) -> Iterator[Placed]:
+def read_rows(path: Path, left_out: list[str]) -> Iterator[Placed]:
     """The rows of one file, one after the other, each with its place.
+
+    Args:
+        left_out: gets the places of rows that contain half of a character, which are left out.
 
     Raises:
         RequestError: the file is not of a known kind, or malformed; the line or row is named.
@@ -200,7 +220,12 @@ def read_rows(path: Path) -> Iterator[Placed]:
     opener: Any = gzip.open if name.endswith(".gz") else open
     try:
         with opener(path, "rt", encoding="utf-8", newline="\n") as file:
-            yield from _lines(file, path) if _is_lines(file, kind) else _items(file, path)
+            read = _lines if _is_lines(file, kind) else _items
+            for row, text, place in read(file, path):
+                if _has_half(row, text):
+                    left_out.append(place)
+                else:
+                    yield _placed(row, place)
     except UnicodeDecodeError as error:
         raise RequestError(f"{path} is not UTF-8 ({error.reason}). Save it as UTF-8.") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -214,7 +239,7 @@ def _is_lines(file: IO[str], kind: str) -> bool:
     return kind.endswith(".jsonl") or opening != "["
 
 
-def _lines(file: IO[str], path: Path) -> Iterator[Placed]:
+def _lines(file: IO[str], path: Path) -> Iterator[tuple[Any, str, str]]:
     """Lines end where JSON lines end: U+2028 is a character like others."""
     for number, line in enumerate(file, start=1):
         place, text = f"{path}, line {number}", line.strip(_BEFORE)
@@ -227,10 +252,10 @@ def _lines(file: IO[str], path: Path) -> Iterator[Placed]:
                 raise RequestError(
                     f"{place} is not JSON: more than one value. Write one row per line."
                 )
-            yield _placed(row, text, place)
+            yield row, text, place
 
 
-def _items(file: IO[str], path: Path) -> Iterator[Placed]:
+def _items(file: IO[str], path: Path) -> Iterator[tuple[Any, str, str]]:
     """The items of a JSON list, without the list: what is left of one chunk meets the next."""
     text, count, is_over = "", 0, False
     row: Any
@@ -247,7 +272,7 @@ def _items(file: IO[str], path: Path) -> Iterator[Placed]:
         if row is None:
             break
         count += 1
-        yield _placed(row, text[:end], f"{path}, row {count}")
+        yield row, text[:end], f"{path}, row {count}"
         text = text[end:]
     if (text[end:] + file.read()).strip():
         raise RequestError(f"{path} is not JSON: something follows the list. Remove it.")
@@ -283,14 +308,16 @@ def _decode(text: str, start: int = 0) -> tuple[Any, int]:
         raise ValueError("it is nested too deeply") from None
 
 
-def _placed(row: Any, text: str, place: str) -> Placed:
+def _has_half(row: Any, text: str) -> bool:
+    """Whether a lone surrogate is in a row, which is looked for only where its text has one."""
+    if not _MAYBE_HALF.search(text):
+        return False
+    return _HALF.search(json.dumps(row, ensure_ascii=False)) is not None
+
+
+def _placed(row: Any, place: str) -> Placed:
     if not isinstance(row, dict):
         raise RequestError(f"{place} is not a JSON object, but a row has fields.")
-    if _MAYBE_HALF.search(text) and _HALF.search(json.dumps(row, ensure_ascii=False)):
-        raise RequestError(
-            f"{place} contains half of a character (a lone surrogate such as \\ud800), which no "
-            "tokenizer reads. Remove it."
-        )
     return place, row
 
 
@@ -324,14 +351,17 @@ def _from_hub(source: Source, task: str) -> Iterator[Placed]:
             "or --data DIR."
         ) from None
 
+    from tinylora.adapter.hub import offline_without_hub
+
     try:
-        data_set = load_dataset(
-            source.hub,
-            source.config,
-            data_files=None if source.hub_file is None else {source.split: source.hub_file},
-            split=source.split,
-            streaming=source.is_huge,
-        )
+        with offline_without_hub():
+            data_set = load_dataset(
+                source.hub,
+                source.config,
+                data_files=None if source.hub_file is None else {source.split: source.hub_file},
+                split=source.split,
+                streaming=source.is_huge,
+            )
         for number, row in enumerate(data_set, start=1):
             yield f"{source.hub} ({source.split}), row {number}", row
     except (OSError, ValueError) as error:

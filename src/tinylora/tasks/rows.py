@@ -12,7 +12,7 @@ from typing import Any
 from tinylora.errors import RequestError
 from tinylora.rewards.verdict import Verdict
 from tinylora.settings.tasks import RowSettings
-from tinylora.tasks.data import DataRow, read_rows, split, stem_of
+from tinylora.tasks.data import DataRow, halves_note, read_rows, split, stem_of
 from tinylora.tasks.task import Problem, Task, written_number
 from tinylora.tasks.theirs import shown
 
@@ -30,21 +30,29 @@ def load_rows(path: Path, settings: RowSettings) -> Task:
             "the fields prompt and answer."
         )
     name = stem_of(path.name) or path.stem
-    problems = [_problem(row, place) for place, row in read_rows(path)]
-    train, test = split(problems, _asked)
+    left_out: list[str] = []
+    problems = [_problem(row, place) for place, row in read_rows(path, left_out)]
+    train, test = split(problems, _asked) if problems else ([], [])
     if not train or not test:
         raise RequestError(
             f"{path} has {len({*map(_asked, problems)})} different prompts, but training and test "
             "need one each. Add rows."
         )
+    notes = tuple(halves_note(left_out))
     if settings.answer_format == "exact":
         _refuse_lenient(settings)
         return Task(
-            name, train, test, grade, right_answer=lambda problem: problem.gold, answer_of=str.strip
+            name,
+            train,
+            test,
+            grade,
+            right_answer=lambda problem: problem.gold,
+            answer_of=str.strip,
+            notes=notes,
         )
     from tinylora.tasks.mathematics import graders
 
-    return Task(name, train, test, **graders(settings.answer_format, settings))
+    return Task(name, train, test, **graders(settings.answer_format, settings), notes=notes)
 
 
 def grade(gold: str, completion: str) -> Verdict:
@@ -78,6 +86,7 @@ def _problem(row: DataRow, place: str) -> Problem:
             None if solution is None else _text(solution, "solution", place),
             columns,
             None if system is None else _text(system, "system", place),
+            place=place,
         )
     except RequestError as error:
         raise RequestError(f"{place}: {error}") from None

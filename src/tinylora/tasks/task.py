@@ -22,6 +22,7 @@ class Problem:
         system: the system turn before the prompt.
         plain: what a model without a chat template reads; None: all turns as text.
         turns: those between the system turn and the prompt.
+        place: where it stands (`data.jsonl, line 7`), for sentences about it.
 
     Raises:
         RequestError: prompt or gold is something else, or a text that cannot be encoded.
@@ -34,6 +35,7 @@ class Problem:
     system: str | None = None
     plain: str | None = None
     turns: tuple[Turn, ...] = ()
+    place: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         prompt: Any = self.prompt

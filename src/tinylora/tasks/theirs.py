@@ -44,8 +44,8 @@ def their_code(what: str, error_class: type[TinyLoraError] = TinyLoraError) -> I
 def place_of(error: BaseException) -> str | None:
     """`FILE, line N`: the last line of the user's code on the way to the error; None: there is
     none."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}" if error.filename else "its source"
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if _is_theirs(frame.filename)]
     return f"{theirs[-1].filename}, line {theirs[-1].lineno}" if theirs else None
