@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 OFFLINE := HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 
 .DEFAULT_GOAL := help
-.PHONY: test-gpu help demo figures figures-quick playground test test-slow test-engines test-browser test-vllm lint types format clean
+.PHONY: test-gpu help demo figures figures-quick playground test test-models test-slow test-engines test-browser test-vllm lint types format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ playground: $(VENV)/installed-playground ## build the page where pocket runs in 
 
 test: $(VENV)/installed-dev ## run the tests (pytest's options: make test ARGS="-k name")
 	@$(OFFLINE) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 $(ARGS)
+
+test-models: $(VENV)/installed-dev ## put tiny models of all architectures through the commands (minutes)
+	@$(OFFLINE) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 -m models tests/test_architectures.py $(ARGS)
 
 test-slow: $(VENV)/installed-dev ## run the tests that take longer (torch.compile for real)
 	@$(OFFLINE) $(BIN)/python -m pytest -m slow $(ARGS)

@@ -162,3 +162,16 @@ def in_peft(model: str, folder: Path, ids: Tensor) -> Tensor:
 @torch.no_grad()
 def logits(model: Any, ids: Tensor) -> Tensor:
     return model(input_ids=ids, use_cache=False).logits.float()
+
+
+MAMBA_IN_PEFT = "is incompatible with Mamba-based models"  # PEFT's own word on out_proj
+NO_CACHE = "keeps its past in a form of its own"
+EXPECTED: dict[str, dict[str, str]] = {  # what is refused, and a part of the sentence
+    "falcon_mamba": {"PEFT LoRA": MAMBA_IN_PEFT},
+    "mamba": {"PEFT LoRA": MAMBA_IN_PEFT},
+    "mamba2": {"PEFT LoRA": MAMBA_IN_PEFT},
+    "nemotron_h": {"PEFT LoRA": MAMBA_IN_PEFT},
+    "recurrent_gemma": {"training": NO_CACHE},
+    "rwkv": {"training": NO_CACHE, "dry run": NO_CACHE},
+    "zamba2": {"merged": "it is tied to another module"},
+}
