@@ -78,11 +78,8 @@ Encode = Callable[[Problem], list[int]]
 def fitting(task: Task, model: Any, encode: Encode, settings: TaskConfig, budget: int) -> Task:
     """The task without problems whose prompt leaves no room for `budget` tokens, and a note.
 
-    Where the settings refuse such problems, or they are made as they are asked for, the task is
-    as it was.
-
-    Raises:
-        RequestError: no problem of a split is left.
+    Where the settings refuse such problems, none would be left, or they are made as they are asked
+    for, the task is as it was.
     """
     context = context_of(model)
     if context is None or settings.long_prompts == "refuse":
@@ -93,7 +90,7 @@ def fitting(task: Task, model: Any, encode: Encode, settings: TaskConfig, budget
         if not isinstance(problems, list | tuple):
             continue
         long = [i for i, problem in enumerate(problems) if _is_longer(problem, encode, room)]
-        if not long:
+        if not long or len(long) == len(problems):  # then the budget is too long, and refused
             continue
         first = problems[long[0]].place or f"{name} problem {long[0]}"
         said = (
@@ -101,11 +98,6 @@ def fitting(task: Task, model: Any, encode: Encode, settings: TaskConfig, budget
             f"tokens (the first: {first}), which with max_new_tokens = {budget} passes the "
             f"model's context of {context} tokens"
         )
-        if len(long) == len(problems):
-            raise RequestError(
-                f"{said}: none is left. Use a smaller max_new_tokens, shorter prompts, or a model "
-                "with a longer context."
-            )
         notes.append(f"{said}: they are left out (long_prompts = refuse stops instead).")
         left_out = {*long}
         kept[split] = [problem for i, problem in enumerate(problems) if i not in left_out]

@@ -1,46 +1,57 @@
-"""Adapters on the hub, from its cache on this machine: no test may look for the hub itself."""
+"""The hub that does not answer, and folders of its cache."""
 
+from pathlib import Path
+
+import httpx
 import pytest
-import torch
+from huggingface_hub import constants
+from torch import nn
 
-from helpers.tiny import config_of, model_of, values_like
-from tinylora.adapter import attach, files, load
-from tinylora.errors import RequestError
+from tinylora.adapter import hub
+from tinylora.adapter.fingerprint import hub_snapshot, identity
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """An empty cache of the hub."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    return tmp_path
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that were asked, by a process that is online for all it knows."""
+    addresses: list[str] = []
+    monkeypatch.setattr(hub, "_asked", {})
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+    def head(address: str, timeout: float) -> None:
+        addresses.append(address)
+        assert timeout <= 5
+        raise httpx.ConnectError("no such host")
+
+    monkeypatch.setattr(httpx, "head", head)
+    return addresses
 
 
-def test_an_adapter_is_loaded_by_its_hub_id(cache):
-    adapter = attach(model_of(), config_of())
-    adapter.set_values(values_like(adapter.v))
-    repository = cache / "models--someone--thirteen-numbers"
-    (repository / "snapshots" / ("c" * 40)).mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("c" * 40)
-    adapter.save(repository / "snapshots" / ("c" * 40))
-    assert torch.equal(load(model_of(), "someone/thirteen-numbers").v, adapter.v)
+def test_without_an_answer_libraries_are_offline_at_once(asked: list[str]) -> None:
+    """It is asked once, not for each of a model's files."""
+    for _ in range(3):
+        with hub.offline_without_hub():
+            assert constants.HF_HUB_OFFLINE
+        assert not constants.HF_HUB_OFFLINE
+    assert asked == [constants.ENDPOINT]
 
 
-@pytest.mark.usefixtures("cache")
-def test_without_the_hub_it_is_one_sentence_that_names_both_places():
-    match = (
-        r"^nobody/nothing is neither a file nor a run folder, and the hub did not provide its "
-        r"adapter.safetensors \(.*\)\. Pass the path of .* or go online to load one from "
-        r"the hub\.$"
-    )
-    with pytest.raises(RequestError, match=match):
-        files.read("nobody/nothing")
+def test_with_an_answer_nothing_changes(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpx, "head", lambda address, timeout: None)
+    with hub.offline_without_hub():
+        assert not constants.HF_HUB_OFFLINE
 
 
-@pytest.mark.parametrize("name", ["runs/typo", "./a/b", "a/b/c", "nowhere", "/a/b", "x" * 5000])
-def test_what_looks_like_a_path_is_not_looked_for_on_the_hub(name, tmp_path, monkeypatch):
-    (tmp_path / "runs").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("was asked"))
-    with pytest.raises(RequestError, match="No adapter was found at"):
-        files.read(name)
+def test_a_snapshot_of_the_hub_keeps_its_id(tmp_path: Path) -> None:
+    """Offline clusters load by this path; its last part is the commit."""
+    folder = tmp_path / "models--Qwen--Tiny-Instruct" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    model = nn.Linear(1, 1)
+    model.config = type("Config", (), {"_name_or_path": str(folder)})()  # type: ignore[assignment]
+    assert identity(model) == ("Qwen/Tiny-Instruct", COMMIT)
+    (tmp_path / "models--gpt2" / "snapshots" / COMMIT).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "models--gpt2" / "snapshots" / COMMIT)
+    assert hub_snapshot(str(tmp_path / "link")) == ("gpt2", COMMIT)
+    assert hub_snapshot(str(tmp_path)) is None

@@ -18,7 +18,7 @@ PEFT = {"adapter_config.json", "adapter_model.safetensors"}
 FILES = {"lora": PEFT, "vera": PEFT}
 OF_EVERY_RUN = {
     *("base.json", "checkpoint", "config.yaml", "curve.png"),
-    *("metrics.jsonl", "samples.jsonl", "summary.json"),
+    *("metrics.jsonl", "origin.json", "samples.jsonl", "summary.json"),
 }
 PAIRS = list(product(ALGORITHMS, METHODS))
 REFUSED = [(a, m) for a, m in PAIRS if a in BY_ROWS and m not in WITH_A_LAYER]

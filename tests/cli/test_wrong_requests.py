@@ -37,6 +37,10 @@ def refused(argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) 
         (["train", "--model=./nowhere", "--dry-run"], r"The model folder ./nowhere does not exist"),
         (["eval", "--model=nobody/nothing"], "and the hub did not provide a model of that name"),
         (["eval", "--adapter=nowhere.safetensors"], "No adapter was found at nowhere.safetensors"),
+        (
+            ["eval", "--force"],
+            "force = true loads an adapter onto another base, but no",
+        ),
         (["eval", "--controls"], "no adapter was given. Name it with --adapter"),
         (["eval", "--problems", "x"], "eval_problems = x, but it must be a whole number"),
         (["eval", "--problems"], "--eval-problems/--problems needs a value"),

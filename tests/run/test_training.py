@@ -185,7 +185,7 @@ def test_prompts_beyond_the_context_are_left_out_and_counted(
     assert "problems have a prompt of more than 56 tokens (the first: " in said
     assert f"{path}, line 6)" in said
     assert "max_new_tokens = 8 passes the model's context of 64 tokens: they are left out" in said
-    with pytest.raises(RequestError, match=r"none is left. Use a smaller max_new_tokens"):
+    with pytest.raises(RequestError, match=r"context ends at 64 tokens"):
         prepare(settings(tmp_path, **{**given, "max_new_tokens": 64}))
 
 

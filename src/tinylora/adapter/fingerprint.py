@@ -166,7 +166,7 @@ def identity(model: nn.Module) -> tuple[str, str]:
     config = getattr(model, "config", None)
     name = str(getattr(config, "_name_or_path", "") or "")
     revision = str(getattr(config, "_commit_hash", None) or "")
-    if not Path(name).exists():
+    if not name or not Path(name).exists():
         return name, revision
     if is_pocket(name):
         return "pocket", revision

@@ -18,6 +18,7 @@ from tinylora.adapter.fold import shared_parameters
 from tinylora.adapter.hooks import AdaptedLayer
 from tinylora.adapter.lora_writer import check_finite, product
 from tinylora.atomic import new_folder
+from tinylora.decoders import text_config
 from tinylora.errors import RequestError, install_hint
 from tinylora.export.card import Exported, ExportKind, write_card
 
@@ -26,12 +27,27 @@ if TYPE_CHECKING:
 
 FILE = "adapter.gguf"
 ARCHITECTURES = {  # Transformers' model_type -> llama.cpp's architecture
-    "llama": "llama",
-    "mistral": "llama",
-    "qwen2": "qwen2",
-    "qwen3": "qwen3",
-}
-PERMUTED = {"llama": {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}}
+    "apertus": "apertus", "arcee": "arcee", "bloom": "bloom", "cohere": "command-r",
+    "cohere2": "cohere2", "deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2",
+    "ernie4_5": "ernie4_5", "exaone4": "exaone4", "falcon": "falcon", "falcon_h1": "falcon-h1",
+    "falcon_mamba": "mamba", "gemma": "gemma", "gemma2": "gemma2", "gemma3": "gemma3",
+    "gemma3_text": "gemma3", "gemma3n_text": "gemma3n", "gemma4_text": "gemma4", "glm": "chatglm",
+    "glm4": "glm4", "glm4_moe": "glm4moe", "gpt2": "gpt2", "gpt_bigcode": "starcoder",
+    "gpt_neox": "gptneox", "gpt_oss": "gpt-oss", "granite": "granite", "granitemoe": "granitemoe",
+    "granitemoehybrid": "granitehybrid", "bamba": "granitehybrid",
+    "hunyuan_v1_dense": "hunyuan-dense", "jamba": "jamba", "lfm2": "lfm2", "llama": "llama",
+    "llama4_text": "llama4", "mamba": "mamba", "mamba2": "mamba2", "minicpm3": "minicpm3",
+    "ministral3": "mistral3", "mistral": "llama", "mixtral": "llama", "mpt": "mpt",
+    "nemotron": "nemotron", "nemotron_h": "nemotron_h", "olmo": "olmo", "olmo2": "olmo2",
+    "olmo3": "olmo2", "olmoe": "olmoe", "phi": "phi2", "phi3": "phi3", "phimoe": "phimoe",
+    "qwen2": "qwen2", "qwen2_moe": "qwen2moe", "qwen3": "qwen3", "qwen3_5_text": "qwen35",
+    "qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next", "seed_oss": "seed_oss",
+    "smollm3": "smollm3", "stablelm": "stablelm", "starcoder2": "starcoder2", "bitnet": "bitnet",
+}  # fmt: skip
+HEADS = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
+PERMUTED = dict.fromkeys(
+    ("llama", "arcee", "apertus", "smollm3", "granite", "granitemoe", "olmo", "mistral3"), HEADS
+)
 KIND = ExportKind(
     to="gguf",
     what="a llama.cpp LoRA",
@@ -100,7 +116,7 @@ def _model_type(adapter: TinyLora) -> str:
 
 
 def _config(adapter: TinyLora) -> Any:
-    return getattr(adapter.model, "config", None)
+    return text_config(adapter.model)
 
 
 def write_gguf(adapter: TinyLora, path: Path, only: Collection[str] | None = None) -> None:
@@ -164,7 +180,7 @@ def _names(adapter: TinyLora, architecture: str) -> dict[str, str]:
     known = _name_map(gguf.MODEL_ARCH_NAMES, architecture, _config(adapter).num_hidden_layers)
     tied = shared_parameters(adapter.model)  # llama.cpp keeps one matrix, and calls it by the other
     names = {
-        name: None if _weight(item) in tied else known.get_name(name)
+        name: None if _weight(item) in tied else known.get_name(plain_name(name))
         for name, item in adapter.maps.items()
     }
     missing = [name for name, found in names.items() if found is None]
@@ -174,6 +190,11 @@ def _names(adapter: TinyLora, architecture: str) -> dict[str, str]:
             "this adapter cannot act there. Export a LoRA (--to lora) for PEFT or vLLM."
         )
     return {name: found for name, found in names.items() if found is not None}
+
+
+def plain_name(name: str) -> str:
+    """Without the part that models of several modalities put around their language part."""
+    return name.replace("model.language_model.", "model.")
 
 
 def _weight(item: AdaptedLayer) -> Any:

@@ -6,13 +6,15 @@ whether they are still the same ones.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tinylora.adapter import fingerprint
 from tinylora.errors import RequestError
-from tinylora.run.folder import RunFolder, write_json
+from tinylora.run.folder import RunFolder
 from tinylora.run.prepare import MOST_PROMPTS, Prepared
+from tinylora.settings import TrainConfig
 from tinylora.tasks.draw import draw_problems
 from tinylora.tasks.task import Problem
 
@@ -31,7 +33,7 @@ def versions() -> dict[str, str]:
 
 
 def origin_of(prepared: Prepared) -> dict[str, Any]:
-    """What is recorded of a run's beginning."""
+    """What is recorded of a run's beginning; the model is still bare."""
     return {
         "base": fingerprint.take(prepared.base.model),
         "problems": _hash(prepared),
@@ -39,20 +41,18 @@ def origin_of(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def write_origin(folder: RunFolder, prepared: Prepared) -> None:
-    """Record what a new run begins with."""
-    write_json(folder.origin, origin_of(prepared))
-
-
-def check_origin(folder: RunFolder, prepared: Prepared) -> list[str]:
+def check_origin(folder: RunFolder, now: Mapping[str, Any], config: TrainConfig) -> list[str]:
     """Refuse to resume a run on other weights or problems; returns what else has changed.
 
     Nothing is compared where an older version did not record it.
 
+    Args:
+        now: what a run would begin with.
+
     Raises:
         RequestError: the weights or the problems are not those that the run began with.
     """
-    before, now, config = _recorded(folder), origin_of(prepared), prepared.config
+    before = _recorded(folder)
     changed = fingerprint.compare(str(before.get("base", "")), str(now["base"]))
     if changed is not None:
         raise RequestError(

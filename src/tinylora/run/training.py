@@ -39,7 +39,7 @@ from tinylora.run.folder import (
     write_json,
 )
 from tinylora.run.module_tables import coverage_note, sharing_table
-from tinylora.run.origin import check_origin, write_origin
+from tinylora.run.origin import check_origin, origin_of
 from tinylora.run.prepare import Prepared, linear_layers, prepare
 from tinylora.run.report import draw_curve, end_table, start_line
 from tinylora.run.summary import Saved, summarise
@@ -97,8 +97,9 @@ def train(
         with folder.locked() if distributed.is_main() else nullcontext():
             if distributed.is_main():
                 check_folder(folder, settings, resume)  # nobody has been faster
-            notes = check_origin(folder, prepared) if resume else []
-            course = Course(prepared, folder, console, start - folder.seconds_before())
+            origin = origin_of(prepared)
+            notes = check_origin(folder, origin, prepared.config) if resume else []
+            course = Course(prepared, folder, console, start - folder.seconds_before(), origin)
             for note in notes:
                 course.say(note)
             if config.params is not None:
@@ -112,12 +113,14 @@ class Course:
 
     Args:
         start: on the monotonic clock, as if the run had never been interrupted.
+        origin: what a new run begins with, for its record.
     """
 
     prepared: Prepared
     folder: RunFolder
     console: Console
     start: float
+    origin: Mapping[str, Any]
 
     @property
     def config(self) -> TrainConfig:
@@ -160,7 +163,7 @@ class Course:
         if distributed.is_main():
             self.folder.write_config(settings_yaml(recordable(flatten(self.config))))
             if not resume:
-                write_origin(self.folder, self.prepared)
+                write_json(self.folder.origin, self.origin)
         try:
             with ExitStack() as opened:
                 log = self.open_log()  # a tracker may not start: better now than after the base
