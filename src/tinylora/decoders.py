@@ -34,7 +34,8 @@ def language_part(model: nn.Module) -> nn.Module:
     config = getattr(model, "config", None)
     if config is None or text_config(model) is config or not hasattr(model, "get_decoder"):
         return model
-    part: nn.Module = model.get_decoder()
+    decoder: Any = model.get_decoder
+    part: nn.Module = decoder()
     return part
 
 
@@ -76,7 +77,7 @@ def body_name(model: Any) -> str:
     """The attribute that holds everything but the head: the child with the embeddings."""
     embeddings = model.get_input_embeddings()
     children = model.named_children()
-    return next(name for name, child in children if embeddings in set(child.modules()))
+    return str(next(name for name, child in children if embeddings in set(child.modules())))
 
 
 def body(model: Any) -> Any:

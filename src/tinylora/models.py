@@ -62,14 +62,14 @@ def load_model(
     check_quantize(name, quantize)
     tokenizer = load_tokenizer(name)
     with missing_is_a_request_error(name):
-        model: Any
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             model_source(name),
             dtype=DTYPES[dtype],
             device_map={"": place},
             output_loading_info=True,
             **_quantization(quantize, dtype),
         )
+    model, found = loaded
     _check_complete(name, type(model).__name__, found)
     model.config._name_or_path = name  # what adapter files call their base
     keep_codes(model.eval())

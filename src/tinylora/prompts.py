@@ -84,7 +84,9 @@ def fitting(task: Task, model: Any, encode: Encode, settings: TaskConfig, budget
     context = context_of(model)
     if context is None or settings.long_prompts == "refuse":
         return task
-    room, notes, kept = context - budget, [], {}
+    room = context - budget
+    notes: list[str] = []
+    kept: dict[str, Any] = {}
     for split, name in (("train", "training"), ("test", "test")):
         problems = getattr(task, split)
         if not isinstance(problems, list | tuple):
