@@ -1,5 +1,6 @@
 """Every architecture, through the commands: make test-models (some five minutes)."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ def test_an_architecture_works_or_is_refused_with_the_right_cause(
     cells = probe(name, tmp_path).cells
     expected = EXPECTED.get(name, {})
     for column in COLUMNS:
-        if column in expected:
+        if column == "GGUF" and cells.get(column, "ok") != "ok":
+            assert re.search("cannot write for llama.cpp|not have a separate tensor", cells[column])
+        elif column in expected:
             assert expected[column] in cells[column], (column, cells[column])
         elif column in cells and column != "share":
             assert cells[column] == "ok", (column, cells[column])

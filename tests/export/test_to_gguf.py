@@ -12,13 +12,14 @@ import torch
 from torch import nn
 from transformers import MistralConfig, MistralForCausalLM
 
+from helpers.decoders import decoder_of
 from helpers.exports import adapter_of, logits
 from helpers.gguf_base import write_base
 from helpers.tiny import config_of, model_of, values_like
 from tinylora.adapter import AdapterConfig, attach
 from tinylora.errors import RequestError
 from tinylora.export import to_gguf
-from tinylora.export.gguf import permute
+from tinylora.export.gguf import apart, permute
 from tinylora.models import load_model
 from tinylora.prompts import text_of
 from tinylora.tasks.pocket import problems
@@ -64,9 +65,45 @@ def test_rows_of_q_and_k_are_permuted_in_models_of_llamas_kind(tmp_path: Path) -
 
 
 def test_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r'type "gpt2".*supported: llama.*--to lora'):
-        to_gguf(adapter_of("gpt2"), tmp_path / "out")
+    with pytest.raises(RequestError, match=r'type "opt".*supported: apertus.*--to lora'):
+        to_gguf(attach(decoder_of("opt")), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_matrix_of_queries_keys_and_values_is_put_apart() -> None:
+    """Two heads of 2 rows: q0 k0 v0 q1 k1 v1 becomes q0 q1 k0 k1 v0 v1; and a shared key."""
+    rows = torch.arange(12.0)
+    assert apart(rows, 2, 2).tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
+    assert apart(rows, 4, 1).tolist() == rows.tolist()  # four queries, a key, a value
+    grouped = apart(torch.arange(16.0), 4, 2).tolist()  # two groups of q q k v, of 2 rows each
+    assert grouped == [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "ours"),
+    [
+        ("gpt_neox", "gpt_neox.layers.1.attention.query_key_value", "blk.1.attn_qkv"),
+        ("gemma3", "model.language_model.layers.0.mlp.up_proj", "blk.0.ffn_up"),
+        ("gpt2", "transformer.h.1.mlp.c_fc", "blk.1.ffn_up"),
+        ("apertus", "model.layers.0.self_attn.q_proj", "blk.0.attn_q"),
+        ("granite", "model.layers.0.self_attn.q_proj", "blk.0.attn_q"),
+        ("lfm2", "model.layers.0.conv.in_proj", "blk.0.shortconv.in_proj"),
+    ],
+)
+def test_other_architectures_have_their_names_and_orders(
+    kind: str, name: str, ours: str, tmp_path: Path
+) -> None:
+    """The names and orders are those of llama.cpp's convert_lora_to_gguf.py, run once by hand."""
+    adapter = attach(decoder_of(kind))
+    adapter.set_values(values_like(adapter.v))
+    to_gguf(adapter, tmp_path / "out")
+    tensors = {
+        t.name: torch.tensor(t.data) for t in read(tmp_path / "out" / "adapter.gguf").tensors
+    }
+    A, B = (tensors[f"{ours}.weight.lora_{f}"] for f in "ab")
+    wanted = {"gpt_neox": lambda x: apart(x, 2, 2), "granite": lambda x: permute(x, 2)}
+    delta = wanted.get(kind, lambda x: x)(adapter.delta_weight(name))
+    assert torch.allclose(B @ A, delta, rtol=0, atol=1e-6)
 
 
 def test_a_map_without_a_tensor_is_refused(tmp_path: Path) -> None:
