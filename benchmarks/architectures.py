@@ -10,6 +10,7 @@ of a plain forward pass, the adapter's file on a second copy, the exports. The s
 """
 
 import contextlib
+import io
 import os
 import sys
 import tempfile
@@ -61,7 +62,7 @@ def main(names: list[str]) -> None:
     print(f"|---|{'---|' * len(COLUMNS)}")
     notes = []
     for name in names or ALL:
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(None):
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
             cells = probe(name, Path(folder)).cells
         shown = []
         for column in COLUMNS:
