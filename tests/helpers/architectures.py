@@ -90,12 +90,8 @@ def probe(name: str, folder: Path) -> Findings:
     found.cells["rollout"] = rollout(adapter)
     tinylora.load(again := load(model), str(run))
     found.cells["file"] = compared(logits(again, ids), ours)
-    found.cells["PEFT LoRA"] = exported(
-        "lora", run, folder, lambda out: in_peft(model, out, ids), ours
-    )
-    found.cells["merged"] = exported(
-        "merged", run, folder, lambda out: logits(load(out), ids), ours
-    )
+    found.cells["PEFT LoRA"] = exported("lora", run, lambda out: in_peft(model, out, ids), ours)
+    found.cells["merged"] = exported("merged", run, lambda out: logits(load(out), ids), ours)
     found.cells["GGUF"] = command("export", str(run), "--to=gguf", f"--out={folder / 'gguf'}")
     return found
 
