@@ -208,9 +208,15 @@ def check_context(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens: 
     """Refuse a completion budget that, after the longest prompt, passes the model's context.
 
     Raises:
-        RequestError: the budget is too long.
+        RequestError: the budget is too long, or a prompt has tokens that the model does not have.
     """
-    context = context_of(model)
+    context, size = context_of(model), model.get_input_embeddings().weight.shape[0]
+    last = max((token for prompt in prompts for token in prompt), default=0)
+    if last >= size:
+        raise RequestError(
+            f"The tokenizer gives token {last}, but the model has {size} tokens: they do not "
+            "belong together. Use the tokenizer that was saved with the model."
+        )
     longest = max(map(len, prompts), default=0)
     if context is None or longest + max_new_tokens <= context:
         return

@@ -55,7 +55,8 @@ class Findings:
 def model_folder(name: str, folder: Path) -> Path:
     """The tiny model and a tokenizer of as many words, saved."""
     decoder_of(name).save_pretrained(folder)
-    letters = [*string.ascii_lowercase, *string.digits, "\u0120"]  # the last: a space
+    letters = [*"grpow", *string.digits, "\u0120"]  # the last: a space; the rest of the vocabulary
+    # is room for what a tokenizer of the model's own class adds
     words = {token: i for i, token in enumerate(["<pad>", "<start>", "<end>", *letters])}
     tokenizer = Tokenizer(models.BPE(words, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
