@@ -1,11 +1,9 @@
 """Serve one base with an adapter, and ask both through the OpenAI client.
 
-    tinylora train recipes/pocket/demo.yaml --output runs/demo          # or any run of yours
-    tinylora export runs/demo --to lora --out runs/demo-lora
-    VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 vllm serve MODEL --enable-lora --max-lora-rank 8 \\
-        --lora-modules demo=runs/demo-lora                              # MODEL: the run's base
+    tinylora train --model MODEL --task data.jsonl --output runs/a      # or any run of yours
+    tinylora serve MODEL --port 8000                                    # needs vLLM
     pip install openai
-    python examples/ask_a_server.py --base MODEL --adapter demo
+    python examples/ask_a_server.py --base MODEL --adapter tl1:...  # from: tinylora inspect runs/a
 
 Expect two answers to one question, the base's and the adapter's, from the same server and the same
 weights. An adapter is a name in a request, so thousands can share a base. On pocket the base

@@ -91,7 +91,7 @@ def test_a_chinese_page_has_the_code_of_the_english_one(page: Path) -> None:
 def test_commands_parse(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Verbs, options and the settings that they make; targets of make; files that Python runs."""
     monkeypatch.chdir(ROOT)
-    targets = set(re.findall(r"^([a-z-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
     for words in commands(page):
         if words[0] == "make":
             assert [w for w in words[1:] if "=" not in w and w not in targets] == [], words
@@ -124,6 +124,17 @@ def test_links_lead_to_files(page: Path) -> None:
         if not link.startswith(("http", "#")):
             place = (page.parent / link.split("#")[0]).resolve()
             assert place.exists() or place in made, link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_paths_in_the_text_exist(page: Path) -> None:
+    """Those that begin in a folder of the repository, written as code."""
+    if page == DOCS / "log.md":  # what was where at its time
+        return
+    found = re.findall(
+        r"`((?:src|tests|docs|recipes|examples|scripts|benchmarks)/[\w./-]+)", text_of(page)
+    )
+    assert [path for path in found if not (ROOT / path).exists()] == []
 
 
 def test_the_readme_is_short() -> None:
