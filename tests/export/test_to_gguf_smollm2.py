@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tinylora.adapter import AdapterConfig, attach
+from tinylora.adapter import load
 from tinylora.errors import RequestError
 from tinylora.export import to_gguf
 from tinylora.gguf_base import gguf_file
@@ -25,7 +25,10 @@ from tinylora.tasks import load_task
 
 pytestmark = pytest.mark.slow
 NUM_PROMPTS, NUM_NEW = 64, 24
-VALUES = torch.tensor([[0.3 * (-1) ** i] for i in range(13)])  # enough to change most answers
+DEMO = (  # what `make demo-smollm2` trained: see docs/smollm2.md
+    "tl1:AQCDKynOzc_JyQVlVEJxCEvi6emlaQqBJvGGSrUAzprd32zv2L3D86K9FpVTvhEeNr4KPze-vqKHPa1DEL76X28"
+    "-NnuAPeJgubzksAO-htOBvfqeq72UkgTeGXJjywQz_JEbRANOo2xESSuE"
+)
 
 
 @dataclass
@@ -53,19 +56,19 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answers]:
     assert file is not None
     base = load_model("smollm2", "fp32", "cpu")
     prompts = [text_of(base).encode(p) for p in load_task("tables").test[:NUM_PROMPTS]]
-    adapter = attach(base.model, AdapterConfig(u=1, num_groups=13))
+    adapter = load(base.model, DEMO)
+    trained = adapter.v.detach().clone()
     engine = TransformersEngine(TinyLoraPolicy(adapter))
     sampling = Sampling(0.0, NUM_NEW, base.eos_token_ids)
     folder = tmp_path_factory.mktemp("exported")
     found = {}
-    for name, values in (("base", torch.zeros_like(VALUES)), ("adapter", VALUES)):
+    for name, values in (("base", torch.zeros_like(trained)), ("adapter", trained)):
         adapter.set_values(values)
         ours = [group[0].token_ids for group in engine.generate(prompts, 1, sampling, seed=0)]
         lora = folder / name / "adapter.gguf"
         to_gguf(adapter, folder / name)
         theirs = _llama_cpp(file, lora if name == "adapter" else None, prompts, base.eos_token_ids)
         found[name] = Answers(base, prompts, ours, theirs)
-    adapter.set_values(VALUES)
     return found
 
 
@@ -92,3 +95,38 @@ def _llama_cpp(
         completions.append(completion)
     model.close()
     return completions
+
+
+def test_its_tokenizer_is_the_file_s(answers: dict[str, Answers]) -> None:
+    import llama_cpp
+
+    base, prompts = answers["base"].base, answers["base"].prompts
+    model = llama_cpp.Llama(str(gguf_file("smollm2")), vocab_only=True, verbose=False)
+    for prompt in prompts[:16]:
+        text = base.tokenizer.decode(prompt).encode()
+        assert model.tokenize(text, add_bos=False, special=True) == prompt
+    model.close()
+
+
+@pytest.mark.parametrize("name", ["base", "adapter"])
+def test_llama_cpp_gives_our_greedy_answers(name: str, answers: dict[str, Answers]) -> None:
+    assert answers[name].equal >= 0.95 * NUM_PROMPTS
+
+
+def test_the_adapter_changes_the_answers(answers: dict[str, Answers]) -> None:
+    pairs = zip(answers["base"].theirs, answers["adapter"].theirs, strict=True)
+    assert sum(before != after for before, after in pairs) >= NUM_PROMPTS // 2
+
+
+@torch.no_grad()
+def test_where_they_part_two_tokens_are_nearly_as_likely(answers: dict[str, Answers]) -> None:
+    """The logit of its token is close behind that of ours, at the first one that differs."""
+    held = answers["adapter"]
+    for prompt, ours, theirs in zip(held.prompts, held.ours, held.theirs, strict=True):
+        if ours == theirs:
+            continue
+        at = next(i for i, pair in enumerate(zip(ours, theirs, strict=False)) if len(set(pair)) > 1)
+        logits = held.base.model(torch.tensor([[*prompt, *ours[:at]]])).logits[0, -1]
+        margin = float(logits[ours[at]] - logits[theirs[at]])
+        print(f"at token {at} of {len(ours)} the logits are {margin:.3f} apart")
+        assert 0 <= margin < 0.5
