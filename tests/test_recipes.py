@@ -41,7 +41,7 @@ def test_a_grid_s_runs_have_settings_that_can_be(grid: Path) -> None:
 
 
 def test_every_grid_is_there() -> None:
-    assert len(GRIDS) == 15
+    assert len(GRIDS) == 16
 
 
 def test_every_recipe_is_there() -> None:
