@@ -36,7 +36,9 @@ class RewardSettings(Settings):
 class FormatSettings(RewardSettings):
     """How a mathematical question is asked and answered."""
 
-    prompt_template: Annotated[Literal["hash", "calculation", "boxed", "simplerl"] | None, OrNone] = Field(
+    prompt_template: Annotated[
+        Literal["hash", "calculation", "boxed", "simplerl"] | None, OrNone
+    ] = Field(
         default=None,
         description="how a mathematical question is put: answer after #### (hash; "
         "calculation for short ones), in a box, or as SimpleRL does (none: the task's)",
