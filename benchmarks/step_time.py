@@ -8,9 +8,10 @@ The job is the pocket model on its task, any other model on task tables: 32 prom
 13 tied numbers, the same problems in the same order. With `natural` lengths each side samples to
 the end token, from the same distribution, and the task rewards. With `fixed` lengths, the worst
 case for this project, every completion has 40 tokens (no end token ends it) and the reward is a
-coin, so that no row leaves a batch early and no group is dropped for want of variance. In the fp32 run TRL is spared the
-activation checkpointing that it has on by default. After a warm-up step, the two sides take each
-step in turn, so that a machine busy with other things disturbs both alike; medians are shown.
+coin, so that no row leaves a batch early and no group is dropped for want of variance. In the fp32
+run TRL is spared the activation checkpointing that it has on by default. After a warm-up step, the
+two sides take each step in turn, so that a machine busy with other things disturbs both alike;
+medians are shown.
 """
 
 import argparse
