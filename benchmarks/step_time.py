@@ -2,14 +2,16 @@
 
     python benchmarks/step_time.py                    # fp32 for both, then each one's default
     python benchmarks/step_time.py --lengths fixed
+    python benchmarks/step_time.py --model smollm2 --prompts 8 --dtype same
 
-The job is the pocket model on its task: 32 prompts x 8 completions, 13 tied numbers, the same
-problems in the same order. With `natural` lengths each side samples to the end token, from the
-same distribution, and the task rewards. With `fixed` lengths, the worst case for this project,
-every completion has 40 tokens (no end token ends it) and the reward is a coin, so that no row
-leaves a batch early and no group is dropped for want of variance. In the fp32 run TRL is spared the
-activation checkpointing that it has on by default. After a warm-up step, the two sides take each
-step in turn, so that a machine busy with other things disturbs both alike; medians are shown.
+The job is the pocket model on its task, any other model on task tables: 32 prompts x 8 completions,
+13 tied numbers, the same problems in the same order. With `natural` lengths each side samples to
+the end token, from the same distribution, and the task rewards. With `fixed` lengths, the worst
+case for this project, every completion has 40 tokens (no end token ends it) and the reward is a
+coin, so that no row leaves a batch early and no group is dropped for want of variance. In the fp32
+run TRL is spared the activation checkpointing that it has on by default. After a warm-up step, the
+two sides take each step in turn, so that a machine busy with other things disturbs both alike;
+medians are shown.
 """
 
 import argparse
@@ -40,16 +42,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 import tinylora
-from tinylora import pocket
 from tinylora.algorithms import make_step
 from tinylora.algorithms.loop import Run
+from tinylora.models import model_source
 from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import Text, encode_problem
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import SEVEN_MAPS, AdapterConfig, TrainConfig
-from tinylora.tasks import pocket as pocket_task
+from tinylora.tasks import load_task
 from tinylora.tasks.draw import draw_problems
 from tinylora.tasks.task import Task
 
@@ -230,7 +232,7 @@ def table(title: str, ours: Steps, theirs: Steps) -> Table:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, help="a model folder; the pocket model by default")
+    parser.add_argument("--model", default="pocket", help="pocket, smollm2, a folder, a GGUF file")
     parser.add_argument("--steps", type=int, default=5, help="timed steps; the median counts")
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--samples", type=int, default=8)
@@ -243,13 +245,14 @@ def main() -> None:
     args = arguments()
     warnings.filterwarnings("ignore")
     transformers.utils.logging.disable_progress_bar()
-    console, task = Console(width=100), pocket_task.make()
+    console = Console(width=100)
+    task = load_task("pocket" if args.model == "pocket" else "tables")
     if args.lengths == "fixed":
         task = replace(task, grade=coin, max_new_tokens=FIXED_TOKENS)
-    folder = args.model or pocket.model_folder()
+    folder = Path(model_source(args.model))
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, "
     versions += f"TRL {trl.__version__}, PEFT {peft.__version__}"
-    console.print(f"{folder.name}: {args.prompts} x {args.samples} completions; {versions}")
+    console.print(f"{args.model}: {args.prompts} x {args.samples} completions; {versions}")
     console.print(f"{platform.machine()}, {torch.get_num_threads()} threads")
     for dtype, title in (("same", "fp32 for both"), ("default", "each one's default")):
         if args.dtype not in (dtype, "both"):

@@ -8,7 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tinylora import AdapterConfig, attach, load
+from tinylora.adapter import fingerprint
 from tinylora.errors import RequestError
+from tinylora.export import to_merged
 from tinylora.gguf_base import converted, gguf_file
 from tinylora.models import load_model
 
@@ -93,6 +96,37 @@ def test_the_weights_are_those_that_the_file_dequantises_to(tmp_path: Path, kind
     ids = base.tokenizer("what is red")["input_ids"]
     assert torch.isfinite(base.model(input_ids=torch.tensor([ids])).logits).all()
     assert 2 in base.eos_token_ids
+
+
+def test_an_adapter_belongs_to_the_weights_of_its_file(tmp_path: Path) -> None:
+    """Of one model in Q4_1 and in F16: the fingerprint says which, and the other is refused."""
+    models = {}
+    for kind in ("Q4_1", "F16"):
+        write_llama(tmp_path / f"{kind}.gguf", gguf.GGMLQuantizationType[kind])
+        models[kind] = load_model(str(tmp_path / f"{kind}.gguf"), dtype="fp32", device="cpu").model
+    adapter = attach(models["Q4_1"], AdapterConfig(u=1, num_groups=7))
+    assert adapter.fingerprint.startswith("gguf Q4_1:")
+    assert "of a GGUF file in Q4_1" in fingerprint.described(adapter.fingerprint)
+    adapter.set_values(torch.ones(7, 1))
+    adapter.save(tmp_path / "a.safetensors")
+    text = adapter.to_text()
+    to_merged(adapter, tmp_path / "merged")
+    adapter.detach()
+
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert fingerprint.take(merged).startswith("plain:")
+    said = (
+        r"its base was a GGUF file in Q4_1, and this one is a GGUF file in F16 .*"
+        r"Load the GGUF file in Q4_1 that it was trained on \(--model FILE.gguf\)"
+    )
+    for source in (tmp_path / "a.safetensors", text):
+        with pytest.raises(RequestError, match=said):
+            load(models["F16"], source)
+        load(models["Q4_1"], source).detach()
+    with pytest.warns(UserWarning, match="It is loaded anyway"):
+        load(models["F16"], text, force=True)
+    del models["Q4_1"].config.gguf_quantization  # dequantised by other means, to the same weights
+    load(models["Q4_1"], text)
 
 
 def test_a_file_is_converted_once(tmp_path: Path) -> None:

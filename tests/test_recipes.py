@@ -22,7 +22,8 @@ ALL = sorted((ROOT / "recipes").rglob("*.yaml"))
 GRIDS = [path for path in ALL if "grids" in path.parts and path.stem != "base"]
 RECIPES = [path for path in ALL if path not in GRIDS]
 OF_POCKET = [path for path in RECIPES if "pocket" in path.parts]
-OF_THE_PAPER = [path for path in RECIPES if path not in OF_POCKET]
+OF_SMOLLM2 = [path for path in RECIPES if "smollm2" in path.parts]
+OF_THE_PAPER = [path for path in RECIPES if path not in (*OF_POCKET, *OF_SMOLLM2)]
 SMALL = ["--steps=2", "--prompts-per-step=4", "--eval-problems=8", "--eval-samples=1"]
 
 
@@ -40,17 +41,19 @@ def test_a_grid_s_runs_have_settings_that_can_be(grid: Path) -> None:
 
 
 def test_every_grid_is_there() -> None:
-    assert len(GRIDS) == 15
+    assert len(GRIDS) == 16
 
 
 def test_every_recipe_is_there() -> None:
-    assert (len(OF_POCKET), len(OF_THE_PAPER)) == (3, 5)
+    assert (len(OF_POCKET), len(OF_SMOLLM2), len(OF_THE_PAPER)) == (3, 1, 5)
 
 
-@pytest.mark.parametrize("recipe", OF_POCKET, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "recipe", [*OF_POCKET, *OF_SMOLLM2], ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_a_recipe_runs_two_steps(recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert main(["train", str(recipe), *SMALL, f"--output={folder}"]) == 0
+    assert main(["train", str(recipe), *SMALL, "--model=pocket", f"--output={folder}"]) == 0
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
 
 

@@ -7,6 +7,9 @@ to 4 bytes each, of the embeddings, of the linear layers, and of norms and biase
 each, of the linear layers rounded to bf16 and to fp16, by which a base that was rounded is told
 from one that was trained.
 
+A base read from a GGUF file is plain, too, with the file's quantisation for a kind: `gguf Q4_1:`.
+Its weights are those that the file dequantises to, so their hashes alone decide which base it is.
+
 A quantised base has its scheme in place of `plain`, its codes among the linear layers, and in place
 of the two roundings a sketch of what its layers compute (`quantized.py`).
 
@@ -54,6 +57,7 @@ QUANTIZED_CAUSES = {
     ),
     "scales": ("Likely quantised by another version, or with other settings.", AS_BEFORE),
 }
+GGUF = "gguf "  # and the file's quantisation: the kind of a base that was read from a GGUF file
 QUANTIZE = {"plain": "none", "nf4-double": "nf4", "int8": "int8"}  # what `load_model` makes
 ELSE = (
     "Likely another model, another revision of it, or a fine-tuned version.",
@@ -75,6 +79,11 @@ class Fingerprint:
         starts = range(0, PART_DIGITS * len(PARTS), PART_DIGITS)
         hashes = [digits[start : start + PART_DIGITS] for start in starts]
         return cls(kind, dict(zip(PARTS, hashes, strict=True)), digits[PART_DIGITS * len(PARTS) :])
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the linear layers hold weights, and not codes."""
+        return self.kind == "plain" or self.kind.startswith(GGUF)
 
     @property
     def exact(self) -> str:
@@ -111,7 +120,8 @@ def take(model: nn.Module) -> str:
         return f"{scheme(layers)}:{_hashes([*samples, *_codes(layers)])}{sketch(layers)}"
     maps = [s for s in samples if s.part == "linear layers"]
     roundings = [_hash([_rounded(s, dtype) for s in maps]) for dtype in ROUNDED.values()]
-    return f"plain:{_hashes(samples)}{''.join(h[:ROUNDING_DIGITS] for h in roundings)}"
+    digits = f"{_hashes(samples)}{''.join(h[:ROUNDING_DIGITS] for h in roundings)}"
+    return f"{_plain_kind(model)}:{digits}"
 
 
 def compare(there: str, here: str) -> Mismatch | None:
@@ -124,10 +134,11 @@ def compare(there: str, here: str) -> Mismatch | None:
     if not there or not here or there == here:
         return None
     file, model = Fingerprint.parse(there), Fingerprint.parse(here)
-    if file.kind != model.kind:
-        return _other_kind(file.kind, model.kind)
     differing = [part for part in PARTS if file.parts[part] != model.parts[part]]
-    if file.kind == "plain":
+    if file.kind != model.kind:
+        is_same = file.is_plain and model.is_plain and not differing  # dequantised by other means
+        return None if is_same else _other_kind(file, model)
+    if file.is_plain:
         causes = CAUSES
         said = _rounding(file, model) if "linear layers" in differing else None
     else:
@@ -146,10 +157,11 @@ def described(text: str) -> str:
         return "not taken"
     taken = Fingerprint.parse(text)
     hashes = ", ".join(f"{part} {digits}" for part, digits in taken.parts.items())
-    if taken.kind != "plain":
+    if not taken.is_plain:
         return f"quantised weights ({taken.kind}); {hashes}"
     exact = [name for name, digits in taken.rounded.items() if digits == taken.exact]
-    return f"plain weights, exact in {' and in '.join(exact) or 'fp32'}; {hashes}"
+    origin = "" if taken.kind == "plain" else f" of a GGUF file in {taken.kind.removeprefix(GGUF)}"
+    return f"plain weights{origin}, exact in {' and in '.join(exact) or 'fp32'}; {hashes}"
 
 
 def quantization(text: str) -> str:
@@ -194,16 +206,29 @@ def _is_whole(parameter: nn.Parameter, is_quantized: bool) -> bool:
     return type(parameter.data) is Tensor and parameter.dtype in PLAIN_DTYPES
 
 
-def _other_kind(there: str, here: str) -> Mismatch:
-    named = [
-        "not quantised" if kind == "plain" else f"quantised ({kind})" for kind in (there, here)
-    ]
-    way = f" (--quantize {QUANTIZE[there]})" if there in QUANTIZE else ""
+def _plain_kind(model: nn.Module) -> str:
+    """`plain`, or the quantisation of the GGUF file that the weights were read from."""
+    quantization = getattr(getattr(model, "config", None), "gguf_quantization", None)
+    return f"{GGUF}{quantization}" if quantization else "plain"
+
+
+def _other_kind(there: Fingerprint, here: Fingerprint) -> Mismatch:
+    way = f" (--quantize {QUANTIZE[there.kind]})" if there.kind in QUANTIZE else ""
+    cure = f"Load the base as it was{way}."
+    if there.kind.startswith(GGUF):
+        quantization = there.kind.removeprefix(GGUF)
+        cure = f"Load the GGUF file in {quantization} that it was trained on (--model FILE.gguf)."
     return Mismatch(
-        f"its base was {named[0]}, and this one is {named[1]}",
+        f"its base was {_kind_in_words(there.kind)}, and this one is {_kind_in_words(here.kind)}",
         "The weights that a model computes with depend on how it was quantised.",
-        f"Load the base as it was{way}.",
+        cure,
     )
+
+
+def _kind_in_words(kind: str) -> str:
+    if kind.startswith(GGUF):
+        return f"a GGUF file in {kind.removeprefix(GGUF)}"
+    return "not quantised" if kind == "plain" else f"quantised ({kind})"
 
 
 def _codes(layers: Mapping[str, nn.Module]) -> list[_Sample]:

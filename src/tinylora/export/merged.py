@@ -146,6 +146,7 @@ def _save(model: Any, folder: Path, dtype: torch.dtype) -> int:
     model.save_pretrained(folder, state_dict=state)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["dtype"] = str(dtype).removeprefix("torch.")
+    config.pop("gguf_quantization", None)  # these are not a GGUF file's weights any more
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 

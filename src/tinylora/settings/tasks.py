@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tinylora.settings.base import CommaList, OrNone, Settings
 
-TASK_HELP = "pocket, chains, gsm8k, math, rg:NAME, ..., data.jsonl, or my_task.py:make"
+TASK_HELP = "pocket, tables, chains, gsm8k, math, rg:NAME, ..., data.jsonl, or my_task.py:make"
 TestSource = Literal["public", "private", "generated"]
 
 
@@ -36,10 +36,12 @@ class RewardSettings(Settings):
 class FormatSettings(RewardSettings):
     """How a mathematical question is asked and answered."""
 
-    prompt_template: Annotated[Literal["hash", "boxed", "simplerl"] | None, OrNone] = Field(
+    prompt_template: Annotated[
+        Literal["hash", "calculation", "boxed", "simplerl"] | None, OrNone
+    ] = Field(
         default=None,
-        description="how a mathematical question is put: answer after ####, in a box, or as "
-        "SimpleRL does (none: the task's)",
+        description="how a mathematical question is put: answer after #### (hash; "
+        "calculation for short ones), in a box, or as SimpleRL does (none: the task's)",
     )
 
 

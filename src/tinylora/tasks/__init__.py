@@ -11,12 +11,23 @@ from tinylora.settings.base import Settings
 from tinylora.settings.tasks import (
     ChainSettings,
     ContestSettings,
+    FormatSettings,
     MathematicsSettings,
     ProgramSettings,
     QuestionSettings,
     RowSettings,
 )
-from tinylora.tasks import benchmarks, chains, code_contests, deepcoder, gym, own, pocket, rows
+from tinylora.tasks import (
+    benchmarks,
+    chains,
+    code_contests,
+    deepcoder,
+    gym,
+    own,
+    pocket,
+    rows,
+    tables,
+)
 from tinylora.tasks.data import is_rows
 from tinylora.tasks.functions import as_reward, as_row
 from tinylora.tasks.program_answers import program_in
@@ -46,6 +57,7 @@ def _programs(make: Callable[[TaskConfig], Task]) -> Callable[[str, Any], Task]:
 
 BUILT_IN: dict[str, Kind[Any]] = {
     "pocket": Kind(Settings, lambda name, settings: pocket.make()),
+    "tables": Kind(FormatSettings, lambda name, settings: tables.make(settings)),
     "chains": Kind(ChainSettings, lambda name, settings: chains.make(settings)),
     **{name: Kind(QuestionSettings, benchmarks.make) for name in benchmarks.BENCHMARKS},
     "math": Kind(MathematicsSettings, benchmarks.make_math),

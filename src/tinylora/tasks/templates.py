@@ -1,8 +1,9 @@
 r"""Named templates: how a mathematical question is put to a model.
 
 `boxed` is Qwen2.5-Math's evaluation prompt (qwen25-math-cot), `simplerl` SimpleRL's (the paper's
-for MATH), `hash` asks for GSM8K's own format in verl's words. A model without a chat template reads
-the same instruction in plain text.
+for MATH), `hash` asks for GSM8K's own format in verl's words, `calculation` for the same format
+without an invitation to reason at length. A model without a chat template reads the same
+instruction in plain text.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from tinylora.tasks.task import Problem
 
 BOX = r"Please reason step by step, and put your final answer within \boxed{}."
 HASH = 'Let\'s think step by step and output the final answer after "####".'
+CALCULATION = 'Show the calculation. End with "#### " and the number.'
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def written(answer: str, answer_format: str) -> str:
 
 TEMPLATES = {
     "hash": Template("hash", HASH, after=f" {HASH}"),
+    "calculation": Template("hash", CALCULATION, after=f" {CALCULATION}"),
     "boxed": Template("boxed", BOX, system=BOX),
     "simplerl": Template("boxed", BOX, "You are a helpful assistant.", f"\n{BOX}"),
 }

@@ -75,7 +75,10 @@ _WHOLE_LIMIT = 300
 _NOTHING = (-1, "")
 _HOPE = re.compile(r"\s*I hope (?:it|this) is correct\.?\s*$")
 _CLOSING = re.compile(r"[\s.*!)]*")
-_EMPHASIS = re.compile(r"\*+|`+|(?<!\w)_{1,2}(?=\S)|(?<=\w)_{1,2}(?!\w)|</?answer>", re.IGNORECASE)
+_EMPHASIS = re.compile(  # stars, but not the one of 4 * 8
+    r"(?<![\w)] )(?<!\*)\*+|\*++(?! [\w(])|`+|(?<!\w)_{1,2}(?=\S)|(?<=\w)_{1,2}(?!\w)|</?answer>",
+    re.IGNORECASE,
+)
 _LABELLED = re.compile(
     r"^[\s:=]*(?:(?:the|my|final|so|answer|ans|result|total|is|equals|[:=])[\s:=]*)*", re.IGNORECASE
 )
