@@ -15,12 +15,13 @@ from tinylora.settings.choices import METHODS
 BY_ROWS = ("npg", "cma-es", "bayes", "random-search")
 WITH_A_LAYER = ("tinylora", "lora-xs")  # whose v can differ from row to row
 PEFT = {"adapter_config.json", "adapter_model.safetensors"}
-FILES = {"lora": PEFT, "vera": PEFT}
+NAMES = ["peft:randlora" if name == "peft:NAME" else name for name in METHODS]
+FILES = {"lora": PEFT, "vera": PEFT, "peft:randlora": PEFT}
 OF_EVERY_RUN = {
     *("base.json", "checkpoint", "config.yaml", "curve.png"),
     *("metrics.jsonl", "origin.json", "samples.jsonl", "summary.json"),
 }
-PAIRS = list(product(ALGORITHMS, METHODS))
+PAIRS = list(product(ALGORITHMS, NAMES))
 REFUSED = [(a, m) for a, m in PAIRS if a in BY_ROWS and m not in WITH_A_LAYER]
 ALLOWED = [pair for pair in PAIRS if pair not in REFUSED]
 

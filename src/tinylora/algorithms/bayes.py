@@ -45,7 +45,8 @@ class Bayes:
 
     def __init__(self, num: int, population: int, sigma: float, seed: int) -> None:
         try:
-            import botorch  # noqa: F401
+            with unwarned():
+                import botorch.models  # noqa: F401
         except ImportError as error:
             hint = install_hint("bayes")
             raise RequestError(f"algorithm = bayes needs botorch ({error}). {hint}") from error
