@@ -3,7 +3,7 @@
 import io
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tinylora.cli import main
 from tinylora.models import Base, load_model
 from tinylora.policy import TinyLoraPolicy, UntrainedPolicy
 from tinylora.rollout.engine import Sampling
+from tinylora.rollout.streaming import stream
 from tinylora.rollout.transformers import TransformersEngine
 
 QUESTION = "what is one two ?"
@@ -85,7 +86,7 @@ def test_base_and_adapter_answer_as_the_engine_does(
     assert out[:5] == [steered, "The base answers.", plain, "The adapter answers.", steered]
     assert out[5:7] == ["v[3] = 0.5. The adapter answers.", moved]
     assert out[8] == steered
-    assert out[9].startswith("0: 3")
+    assert out[9].startswith(f"0: {float(values[0]):.4g}  1: ")
     assert out[9].count(":") == 13
     assert len(out) == 10
 
@@ -101,20 +102,34 @@ def test_a_model_by_itself_gets_numbers_when_one_is_moved(
 
 
 def test_the_model_reads_earlier_turns_through_its_template(
-    chat: Chat, tiny_folder: Path, base: Base, tmp_path: Path
+    chat: Chat, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base.tokenizer.chat_template = TURNS
     base.tokenizer.save_pretrained(tmp_path)
     base.model.save_pretrained(tmp_path)
-    policy = UntrainedPolicy(base.model)
-    first = answer_of(policy, base, "user red")
-    second = answer_of(policy, base, f"user red assistant {first} user blue")
-    alone = answer_of(policy, base, "user blue")
-    out, _ = chat([tmp_path], "red", "blue", "/new", "blue")
-    assert out == [first, second, "Everything that was said is forgotten.", alone]
-    assert second != alone
+    read: list[list[int]] = []
+
+    def recorded(model: Any, prompt: list[int], sampling: Sampling, seed: int) -> Iterator[int]:
+        read.append(prompt)
+        return stream(model, prompt, sampling, seed)
+
+    def ids(text: str) -> list[int]:
+        return list(base.tokenizer(text)["input_ids"])
+
+    monkeypatch.setattr("tinylora.evaluate.conversation.stream", recorded)
+    first, _, note, last = chat([tmp_path], "red", "what blue", "/new", "blue")[0]
+    assert first == answer_of(UntrainedPolicy(base.model), base, "user red")
+    assert last == answer_of(UntrainedPolicy(base.model), base, "user blue")
+    assert note == "Everything that was said is forgotten."
+    assert read == [
+        ids("user red"),
+        ids(f"user red assistant {first} user what blue"),
+        ids("user blue"),
+    ]
     long = " ".join(["red"] * 26)
+    read.clear()
     _, err = chat([tmp_path], long, long)
+    assert read == [ids(f"user {long}")] * 2
     assert err == (
         "(2 turns from the beginning were forgotten, because the model's context was full.)\n"
     )
@@ -145,8 +160,8 @@ def test_ctrl_c_ends_an_answer_and_not_the_chat(
     greeting, cut, whole, end = out
     assert greeting.endswith("/help lists the commands, Ctrl-D ends the chat.")
     cut, whole = cut.removeprefix("base> "), whole.removeprefix("base> ")
-    assert (len(cut.split()), len(whole.split())) == (3, 8)
-    assert whole.startswith(cut)
+    assert whole == answer_of(UntrainedPolicy(base.model), base)
+    assert cut.split() == whole.split()[:3]
     assert end == "base> "
 
 

@@ -16,6 +16,9 @@ from tinylora.errors import RequestError
 from tinylora.evaluate.measure import is_adapter
 from tinylora.export.publish import publish, write_repository
 
+pytestmark = pytest.mark.filterwarnings(  # huggingface_hub 2.4's
+    "ignore:Use 'content=:DeprecationWarning"
+)
 NAME = "someone/thirteen-numbers"
 
 
@@ -26,6 +29,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         hub.tokens |= {"ours": "write", "theirs": "read"}
         settings = {
             "ENDPOINT": hub.address,
+            "HUGGINGFACE_CO_URL_TEMPLATE": hub.address + "/{repo_id}/resolve/{revision}/{filename}",
             "HF_HUB_OFFLINE": False,
             "HF_HUB_DISABLE_XET": True,
             "HF_HUB_CACHE": str(tmp_path / "cache"),

@@ -87,6 +87,13 @@ def download(name: str, file_name: str) -> Path:
         set_verbosity(verbosity)
 
 
+def is_kept(name: str, file_name: str) -> bool:
+    """Whether a repository's file was downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name, file_name), str)
+
+
 def upload(folder: Path, name: str, *, private: bool) -> str:
     """Make the repository, where it is not there, and put the folder's files into it.
 
@@ -111,8 +118,10 @@ def upload(folder: Path, name: str, *, private: bool) -> str:
     except RequestError:  # which is a ValueError
         raise
     except (OSError, ValueError, RuntimeError, errors.HTTPError) as error:  # type: ignore[attr-defined]
-        cause = str(error).strip().split("\n")[0].rstrip(".")
-        status = getattr(getattr(error, "response", None), "status_code", None)
+        is_upload = isinstance(error, RuntimeError)  # which says only what file it was
+        reason = (error.__cause__ if is_upload else None) or error
+        cause = str(reason).strip().split("\n")[0].rstrip(".")
+        status = getattr(getattr(reason, "response", None), "status_code", None)
         cure = CURES.get(status, "Push again when the hub can be reached.")
         raise RequestError(f"{name} was not published ({cause}). {cure}") from error
 

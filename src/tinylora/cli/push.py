@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> None:
         kind = "private repository" if request.private else "repository"
         print(f"{folder}: what would be uploaded into the {kind} {request.hub_id}.")
         return
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     disable_progress_bars()  # for a kilobyte
     address = publish(request.adapter, request.hub_id, private=request.private)

@@ -144,7 +144,7 @@ def is_adapter(source: str) -> bool:
         return True
     if any(os.path.isfile(os.path.join(source, name)) for name in (FILE_NAME, "config.yaml")):
         return True
-    if not hub.is_hub_id(source) or os.path.exists(source):
+    if not hub.is_hub_id(source) or os.path.exists(source) or hub.is_kept(source, "config.json"):
         return False
     try:
         hub.download(source, FILE_NAME)

@@ -81,7 +81,7 @@ def write_card(
     (folder / CARD).write_text(text, encoding="utf-8")
 
 
-def front_matter(kind: ExportKind, base: str, **more: str) -> str:
+def front_matter(kind: ExportKind, base: str, **more: Any) -> str:
     """The metadata that the hub reads.
 
     Args:

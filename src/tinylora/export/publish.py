@@ -38,7 +38,7 @@ def check_hub_id(hub_id: str) -> None:
         RequestError: it is not `owner/name`.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(hub_id)
