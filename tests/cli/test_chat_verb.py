@@ -117,13 +117,16 @@ def test_the_model_reads_earlier_turns_through_its_template(
         return list(base.tokenizer(text)["input_ids"])
 
     monkeypatch.setattr("tinylora.evaluate.conversation.stream", recorded)
-    first, _, note, last = chat([tmp_path], "red", "what blue", "/new", "blue")[0]
+    lines = ("red", "what blue", "/again", "/new", "/again", "blue")
+    (first, second, again, note, last), err = chat([tmp_path], *lines)
+    assert again == second
+    assert err == "Nothing was said yet, so there is nothing to ask again.\n"
     assert first == answer_of(UntrainedPolicy(base.model), base, "user red")
     assert last == answer_of(UntrainedPolicy(base.model), base, "user blue")
     assert note == "Everything that was said is forgotten."
     assert read == [
         ids("user red"),
-        ids(f"user red assistant {first} user what blue"),
+        *[ids(f"user red assistant {first} user what blue")] * 2,
         ids("user blue"),
     ]
     long = " ".join(["red"] * 26)

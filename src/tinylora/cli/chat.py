@@ -22,6 +22,7 @@ HELP = """\
 /adapter       the adapter answers
 /v             show its numbers; /v 3 0.5 sets number 3; /v back puts all back as they were
 /text          the adapter with these numbers, as one line
+/again         ask the last line again, with the same seed: after /base, /adapter or /v
 /new           forget what was said
 /help, /quit   this list; the end (as Ctrl-D). Ctrl-C ends an answer. //x says /x to the model"""
 FIELDS = ChatConfig.model_fields
@@ -32,6 +33,7 @@ Talk to a model in the terminal: an adapter on its base, or a model by itself.
 /base and /adapter switch between the two, /v 3 0.5 moves a number, /help
 lists the commands. Lines may also come from a pipe.""",
     examples="""\
+  tinylora chat                                 the embedded model, with a run of 13 numbers
   tinylora chat runs/a
   tinylora chat smollm2 --temperature 0.7
   echo "2+3=" | tinylora chat tl1:...""",
@@ -60,8 +62,10 @@ def _opened(config: ChatConfig) -> Iterator["Conversation"]:
     from tinylora.cli.quiet import quieten
     from tinylora.evaluate.conversation import Conversation
     from tinylora.evaluate.measure import base_name, is_adapter, load_base, policy_of
+    from tinylora.play.boxes import DEFAULT_BOX, boxed_texts
 
-    source = os.path.expanduser(config.source or "pocket")
+    texts = boxed_texts(DEFAULT_BOX)
+    source = os.path.expanduser(config.source or texts[max(texts)])
     adapter = source if is_adapter(source) else None
     if adapter is None and config.model is not None:
         raise RequestError(
@@ -82,6 +86,9 @@ def talk(conversation: "Conversation") -> None:
             if line.startswith("/") and not line.startswith("//"):
                 if line.split() == ["/quit"]:
                     return
+                if line.split() == ["/again"]:
+                    _say(conversation, conversation.take_back())
+                    continue
                 print(obeyed(conversation, line.split()))
             elif line.strip():
                 _say(conversation, line.removeprefix("/") if line.startswith("//") else line)

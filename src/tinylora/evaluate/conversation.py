@@ -5,7 +5,7 @@ one each line is a prompt of its own, because nothing would tell the turns apart
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
@@ -35,6 +35,7 @@ class Conversation:
             getattr(base.tokenizer, "chat_template", None)
         )
         self.turns: list[dict[str, str]] = []
+        self.last_line = ""
         self.num_answers = 0
         self.num_forgotten = 0  # turns that the last answer had no room for
         self.is_base = isinstance(policy, UntrainedPolicy)
@@ -45,7 +46,7 @@ class Conversation:
         """Who answers next."""
         return "base" if self.is_base else "adapter"
 
-    def answer(self, said: str) -> Iterator[str]:
+    def answer(self, said: str) -> Generator[str]:
         """The answer to a line, piece by piece; it is remembered as far as it was read.
 
         Raises:
@@ -85,6 +86,7 @@ class Conversation:
 
     def _remember(self, said: str, answer: str) -> None:
         self.num_answers += 1
+        self.last_line = said
         if self.has_turns:
             self.turns += [
                 {"role": "user", "content": said},
@@ -93,7 +95,20 @@ class Conversation:
 
     def begin_anew(self) -> None:
         """Forget all turns."""
-        self.turns, self.num_answers = [], 0
+        self.turns, self.num_answers, self.last_line = [], 0, ""
+
+    def take_back(self) -> str:
+        """Forget the last line and its answer, and return the line, to ask it once more.
+
+        Raises:
+            RequestError: nothing was said.
+        """
+        if not self.last_line:
+            raise RequestError("Nothing was said yet, so there is nothing to ask again.")
+        line, self.last_line = self.last_line, ""
+        del self.turns[-2:]
+        self.num_answers -= 1
+        return line
 
     def choose(self, is_base: bool) -> None:
         """Let the base model answer, or the adapter.

@@ -5,7 +5,7 @@ so that models with recurrent layers answer as well. It does **not** cover: batc
 whose forward pass gives no `past_key_values`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import draw, uniform_noise
 
 
-def stream(model: Any, prompt: list[int], sampling: Sampling, seed: int) -> Iterator[int]:
+def stream(model: Any, prompt: list[int], sampling: Sampling, seed: int) -> Generator[int]:
     """The tokens of an answer as they are drawn, the end token included.
 
     Raises:
@@ -41,15 +41,30 @@ def stream(model: Any, prompt: list[int], sampling: Sampling, seed: int) -> Iter
             ids = token[:, None]
 
 
+class Spelling:
+    """The text of an answer that grows; a character of several tokens comes with the last one."""
+
+    def __init__(self, decode: Callable[[list[int]], str]) -> None:
+        self.decode = decode
+        self.token_ids: list[int] = []
+        self.shown = ""
+
+    def add(self, token_id: int) -> str:
+        """What the next token adds."""
+        self.token_ids.append(token_id)
+        return "" if self.decode(self.token_ids).endswith("\ufffd") else self.rest()
+
+    def rest(self) -> str:
+        """What has not been shown yet: at the end, half of a character that was cut off."""
+        before, self.shown = self.shown, self.decode(self.token_ids)
+        return self.shown[len(before) :]
+
+
 def pieces(token_ids: Iterable[int], decode: Callable[[list[int]], str]) -> Iterator[str]:
-    """What each token adds to the text; a character of several tokens comes with the last one."""
-    seen: list[int] = []
-    shown = ""
+    """What each token adds to the text, where it adds something."""
+    spelling = Spelling(decode)
     for token_id in token_ids:
-        seen.append(token_id)
-        whole = decode(seen)
-        if not whole.endswith("\ufffd"):
-            yield whole[len(shown) :]
-            shown = whole
-    if rest := decode(seen)[len(shown) :]:
+        if piece := spelling.add(token_id):
+            yield piece
+    if rest := spelling.rest():
         yield rest

@@ -19,7 +19,8 @@ class ChatConfig(ChatSettings):
         default=None,
         title="ADAPTER|RUN|MODEL",
         description="an adapter file, a run folder, an adapter's text (tl1:...) or hub id; or a "
-        "model: pocket, smollm2, a local folder, a GGUF file, a hub id (none: pocket)",
+        "model: pocket, smollm2, a local folder, a GGUF file, a hub id (none: pocket, with a "
+        "run that comes with it)",
     )
     model: Annotated[str | None, OrNone] = Field(
         default=None, description="the base of the adapter (none: the run's or the adapter's)"
