@@ -1,5 +1,6 @@
 """Adapters published on the hub and loaded from it: a hub that stands in, on this machine."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,20 +62,26 @@ def test_what_is_published_is_loaded_by_its_id(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     adapter = trained()
-    adapter.save(tmp_path / "a.safetensors", "fp32")
-    assert main(["push", str(tmp_path / "a.safetensors"), NAME]) == 0
+    run = tmp_path / "run"
+    run.mkdir()
+    adapter.save(run)
+    summary = {"task": "pocket", "base_accuracy": 0.25, "final_accuracy": 0.75}
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert main(["push", str(run), NAME]) == 0
     assert (
         capsys.readouterr().out == f"{NAME} is published: {hub.address}/{NAME}/commit/{'c' * 40}\n"
     )
     held = hub.repositories[NAME]
     assert not held.private
-    assert held.files[files.FILE_NAME] == (tmp_path / "a.safetensors").read_bytes()
+    assert held.files[files.FILE_NAME] == (run / files.FILE_NAME).read_bytes()
     meta, card = card_of(held.files["README.md"])
     assert meta["base_model"] == "Qwen/Qwen2.5-7B-Instruct"
     assert meta["base_model_relation"] == "adapter"
     assert meta["tags"] == ["tinylora", "adapter"]
     assert meta["tinylora"] == adapter.to_text()
     assert f'tinylora.load(model, "{NAME}")' in card
+    assert "| accuracy on pocket, greedy | 75.0% (base model: 25.0%) |" in card
+    assert str(tmp_path) not in card
     assert is_adapter(NAME)
     assert torch.equal(load(model_of(), NAME).v, adapter.v)
     assert torch.equal(load(model_of(), meta["tinylora"]).v, adapter.v)

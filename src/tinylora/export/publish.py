@@ -58,6 +58,7 @@ def write_repository(source: str | Path, hub_id: str, folder: str | Path) -> Pat
 
     Args:
         source: the adapter in any of its forms; that of a run gives the run's accuracies.
+        hub_id: of the repository, OWNER/NAME.
         folder: which is made, and must not be there yet.
 
     Raises:
@@ -76,7 +77,9 @@ def publish(source: str | Path, hub_id: str, *, private: bool = False) -> str:
     """Put an adapter on the hub, from where `tinylora.load(model, hub_id)` takes it.
 
     Args:
-        private: of a repository that is made.
+        source: the adapter in any of its forms; that of a run gives the run's accuracies.
+        hub_id: of the repository, OWNER/NAME.
+        private: whether only its owner can read a repository that is made.
 
     Returns:
         The address of the commit.
