@@ -13,7 +13,7 @@ import torch
 
 from tinylora.adapter import TinyLora, attach
 from tinylora.errors import RequestError
-from tinylora.models import Base, check_context
+from tinylora.models import Base, check_context, context_of
 from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
@@ -71,7 +71,7 @@ class Conversation:
 
         The oldest turns are forgotten where less than half of the context would be left.
         """
-        context = getattr(self.base.model.config, "max_position_embeddings", None) or math.inf
+        context = context_of(self.base.model) or math.inf
         wanted = min(self.config.max_new_tokens, context // 2)
         self.num_forgotten = 0
         while True:

@@ -1,8 +1,7 @@
 """One answer, token by token, for somebody who reads along.
 
-It draws the tokens that `TransformersEngine` draws for the same prompt and seed. Nothing is padded,
-so that models with recurrent layers answer as well. It does **not** cover: batches, beams, models
-whose forward pass gives no `past_key_values`.
+It draws the tokens that `TransformersEngine` draws for the same prompt and seed. It does **not**
+cover: batches, beams, models that keep their past in no cache.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -13,6 +12,7 @@ import torch
 from tinylora.errors import RequestError
 from tinylora.models import check_context, evaluation_mode
 from tinylora.rollout.engine import Sampling
+from tinylora.rollout.past import OwnCache
 from tinylora.rollout.transformers import draw, uniform_noise
 
 
@@ -25,15 +25,13 @@ def stream(model: Any, prompt: list[int], sampling: Sampling, seed: int) -> Gene
     if not prompt:
         raise RequestError("The prompt has 0 tokens, so there is nothing to continue.")
     check_context(model, [prompt], sampling.max_new_tokens)
-    ids, cache = torch.tensor([prompt], device=model.device), None  # (1, tokens)
+    ids, past = torch.tensor([prompt], device=model.device), OwnCache(model)  # (1, tokens)
     noise_T = uniform_noise((sampling.max_new_tokens,), seed).to(model.device)
     with evaluation_mode(model):
         for noise in noise_T:
             with torch.no_grad():  # not around the yield, where the reader's own code runs
-                output = model(
-                    input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1
-                )
-            cache = output.past_key_values
+                output = model(input_ids=ids, use_cache=True, logits_to_keep=1, **past.given())
+            past.keep(output)
             token, _ = draw(output.logits[:, -1], noise[None], sampling.temperature)
             yield int(token)
             if int(token) in sampling.eos_token_ids:
