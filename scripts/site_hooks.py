@@ -150,7 +150,7 @@ def _table(options: dict[str, FieldInfo], verb: Verb) -> str:
 
 
 def _option(name: str, verb: Verb) -> str:
-    if name == verb.positional:
+    if name in verb.positionals:
         return verb.fields[name].title or name.upper()
     return ", ".join(verb._options(name))
 

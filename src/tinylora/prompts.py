@@ -8,12 +8,12 @@ from jinja2 import TemplateError
 
 from tinylora.errors import RequestError
 from tinylora.models import Base, context_of
-from tinylora.settings import TaskConfig
+from tinylora.settings.tasks import ChatSettings
 from tinylora.tasks.task import Problem, Task
 
 TEMPLATE_DATE = "26 Jul 2024"  # Llama 3's templates write a date; today's would change the prompts
 TEMPLATE_TOKENS = 512  # that a chat template adds at most, without a look at the prompt
-DEFAULTS = TaskConfig()
+DEFAULTS = ChatSettings()
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Text:
     eos_token_ids: tuple[int, ...]
 
 
-def encode_problem(tokenizer: Any, problem: Problem, settings: TaskConfig = DEFAULTS) -> list[int]:
+def encode_problem(
+    tokenizer: Any, problem: Problem, settings: ChatSettings = DEFAULTS
+) -> list[int]:
     """Token ids of what the model reads.
 
     In a chat template: the system turn, if there is one, and the prompt as a user's turn. The
@@ -75,7 +77,7 @@ def _in_template(tokenizer: Any, problem: Problem, enable_thinking: bool | None)
 Encode = Callable[[Problem], list[int]]
 
 
-def fitting(task: Task, model: Any, encode: Encode, settings: TaskConfig, budget: int) -> Task:
+def fitting(task: Task, model: Any, encode: Encode, settings: ChatSettings, budget: int) -> Task:
     """The task without problems whose prompt leaves no room for `budget` tokens, and a note.
 
     Where the settings refuse such problems, none would be left, or they are made as they are asked
@@ -113,7 +115,7 @@ def _is_longer(problem: Problem, encode: Encode, room: int) -> bool:
     return num_bytes > room - TEMPLATE_TOKENS and len(encode(problem)) > room
 
 
-def text_of(base: Base, settings: TaskConfig = DEFAULTS) -> Text:
+def text_of(base: Base, settings: ChatSettings = DEFAULTS) -> Text:
     """How this model's texts become tokens, and back."""
     tokenizer = base.tokenizer
 

@@ -8,8 +8,9 @@ import torch
 from tinylora.adapter.files import read
 from tinylora.adapter.text import encode
 from tinylora.cli import main
-from tinylora.cli.play import is_adapter, opened
+from tinylora.cli.play import opened
 from tinylora.errors import RequestError
+from tinylora.evaluate.measure import is_adapter
 from tinylora.play.opening import Playground, boxed, round_up
 from tinylora.settings.play import PlaySettings
 

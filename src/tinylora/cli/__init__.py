@@ -25,12 +25,14 @@ VERBS = {
     "eval": "measure a model or an adapter, with controls on request",
     "diff": "show at which tokens an adapter's answers differ from its base model's",
     "play": "move the numbers of an adapter on a local web page, and see what changes",
+    "chat": "talk to a model or an adapter in the terminal, and move its numbers",
     "sweep": "run a grid of settings, seeds and learning rates",
     "figures": "draw the paper's figures from runs, as pictures and CSV",
     "check-rewards": "check a task's grader on its own reference answers, without a model",
     "inspect": "show what a model offers to adapt, or what an adapter file holds",
     "export": "write an adapter for PEFT, vLLM, llama.cpp, or as a merged model",
     "serve": "serve a base model and any number of its adapters over HTTP, by vLLM",
+    "push": "publish an adapter on the hub, with a model card",
     "import": "turn a checkpoint of PEFT's TinyLoRA into an adapter file",
 }
 USAGE = """usage: tinylora VERB [options]

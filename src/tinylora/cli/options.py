@@ -30,7 +30,7 @@ class Verb:
     Args:
         groups: title to options, in the order of the help. A field's `title` is what help calls
             its value; a field without a default is required.
-        positional: the option that is given without its name.
+        positional: the option that is given without its name, or several, separated by spaces.
         several: options that take more than one word.
         spellings: of options that have other names than their settings.
         defaults: what help shows in place of a field's own default.
@@ -44,6 +44,11 @@ class Verb:
     several: Sequence[str] = ()
     spellings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     defaults: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def positionals(self) -> list[str]:
+        """The options that are given without their names."""
+        return self.positional.split()
 
     @property
     def fields(self) -> dict[str, FieldInfo]:
@@ -89,7 +94,7 @@ class Verb:
         raise RequestError(f'{sentence} All options: "tinylora {self.name} --help".')
 
     def _check_known(self, option: str) -> None:
-        named = [name for name in self.fields if name != self.positional]
+        named = [name for name in self.fields if name not in self.positionals]
         known = ["--help", *(option for name in named for option in self._options(name))]
         if option not in known:
             matches = difflib.get_close_matches(option, known, n=1)
@@ -110,7 +115,7 @@ class Verb:
         ]
 
     def _parser(self) -> argparse.ArgumentParser:
-        required = [n for n, f in self.fields.items() if f.is_required() or n == self.positional]
+        required = [n for n, f in self.fields.items() if f.is_required() or n in self.positionals]
         parser = argparse.ArgumentParser(
             usage=" ".join(["tinylora", self.name, *map(self._spelled, required), "[options]"]),
             description=self.description,
@@ -133,7 +138,7 @@ class Verb:
         """One option; argparse sees no kinds, no choices and no defaults."""
         text, metavar = self.help_of(name).replace("%", "%%"), _metavar(option)
         is_one = name not in self.several
-        if name == self.positional:
+        if name in self.positionals:
             group.add_argument(name, nargs="?" if is_one else "*", metavar=metavar, help=text)
             return
         count, options = None if is_one else "+", self._options(name)
@@ -154,7 +159,7 @@ class Verb:
     def _spelled(self, name: str) -> str:
         """As the usage line and sentences write it."""
         option = self.fields[name]
-        if name != self.positional:
+        if name not in self.positionals:
             return f"{self._options(name)[0]} {_metavar(option)}"
         return _metavar(option) if option.is_required() else f"[{_metavar(option)}]"
 

@@ -3,7 +3,6 @@
 import os
 import webbrowser
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +53,7 @@ def run(argv: Sequence[str]) -> None:
 def opened(settings: PlaySettings, given: dict[str, Any]) -> "Playground":
     """The adapter or model that was named, with everything that its page shows."""
     from tinylora.cli.quiet import quieten
-    from tinylora.evaluate.measure import base_name
+    from tinylora.evaluate.measure import base_name, is_adapter
     from tinylora.play.opening import open_adapter, open_model
 
     placed = {name: given.pop(name) for name in PLACED if name in given}
@@ -78,20 +77,3 @@ def opened(settings: PlaySettings, given: dict[str, Any]) -> "Playground":
     return open_model(
         source, AdapterConfig(**placed) if placed else None, config, settings.problems
     )
-
-
-def is_adapter(source: str) -> bool:
-    """Whether this is an adapter and not a model: a text, a file, a run, or one on the hub."""
-    from tinylora.adapter import files, hub
-    from tinylora.adapter.text import is_text
-
-    if is_text(source) or source.endswith(".safetensors"):
-        return True
-    names = (files.FILE_NAME, "config.yaml")
-    if any(os.path.isfile(os.path.join(source, name)) for name in names):
-        return True
-    if hub.is_hub_id(source) and not os.path.exists(source):
-        with suppress(RequestError):  # it is a model, or nothing, which loading it will say
-            files.read(source)
-            return True
-    return False

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tinylora.adapter import load
-from tinylora.adapter.files import read
+from tinylora.adapter import hub, load
+from tinylora.adapter.files import FILE_NAME, read
 from tinylora.adapter.fingerprint import quantization
+from tinylora.adapter.text import is_text
 from tinylora.errors import RequestError
 from tinylora.evaluate.estimators import paired
 from tinylora.evaluate.exam import Exam, controls, summaries
@@ -135,6 +136,21 @@ def _quantize(adapters: Sequence[str], name: str) -> str:
     """As the first adapter's base was quantised, where the model is not stored so."""
     asked = quantization(read(adapters[0]).fingerprint) if adapters else "none"
     return "none" if asked == "none" or stored_quantization(name) else asked
+
+
+def is_adapter(source: str) -> bool:
+    """Whether this names an adapter and not a model: a text, a file, a run, or one on the hub."""
+    if is_text(source) or source.endswith(".safetensors"):
+        return True
+    if any(os.path.isfile(os.path.join(source, name)) for name in (FILE_NAME, "config.yaml")):
+        return True
+    if not hub.is_hub_id(source) or os.path.exists(source) or hub.is_kept(source, "config.json"):
+        return False
+    try:
+        hub.download(source, FILE_NAME)
+    except RequestError:  # it is a model, or nothing, which loading it will say
+        return False
+    return True
 
 
 @contextmanager

@@ -63,12 +63,14 @@ def write_card(
     """
     text = "\n\n".join(
         [
-            _front_matter(kind, adapter),
+            front_matter(kind, adapter.base[0]),
             f"# {adapter.num_trainable} numbers on {_base(adapter)}, as {kind.what}",
             f"Made with tinylora (TinyLoRA, {PAPER}): every adapted matrix W of the base model "
             "acts as W + U S R V^T, where U, S, V come from W itself and R from "
             f"{adapter.num_trainable} trained numbers.",
-            _table([*_facts(kind, adapter, exported, source), *_accuracies(adapter, source)]),
+            table(
+                [*_facts(kind, adapter, exported, source), *accuracies(adapter.fingerprint, source)]
+            ),
             *filter(None, [surplus(adapter.modules_by_group, adapter.config)]),
             *exported.notes,
             "## How to load it",
@@ -79,19 +81,27 @@ def write_card(
     (folder / CARD).write_text(text, encoding="utf-8")
 
 
-def _front_matter(kind: ExportKind, adapter: TinyLora) -> str:
-    base = adapter.base[0] if _is_on_the_hub(adapter.base[0]) else None  # it takes nothing else
+def front_matter(kind: ExportKind, base: str, **more: Any) -> str:
+    """The metadata that the hub reads.
+
+    Args:
+        base: the name of the base model; the hub takes only those that are on it.
+        more: keys of our own.
+    """
+    is_there = is_on_the_hub(base)
     meta = ModelCardData(
-        base_model=base,
-        base_model_relation=kind.relation if base else None,
+        base_model=base if is_there else None,
+        base_model_relation=kind.relation if is_there else None,
         library_name=kind.library,
         pipeline_tag="text-generation",
         tags=["tinylora", kind.to],
+        **more,
     )
     return f"---\n{meta.to_yaml()}\n---"
 
 
-def _is_on_the_hub(base: str) -> bool:
+def is_on_the_hub(base: str) -> bool:
+    """Whether a base model's name can be one of the hub's."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None
 
 
@@ -133,10 +143,10 @@ def _command(kind: ExportKind, exported: Exported, source: str | Path | None) ->
     return f"tinylora export {name} --to {kind.to} --out {exported.folder.name}"
 
 
-def _accuracies(adapter: TinyLora, source: str | Path | None) -> list[tuple[str, str]]:
+def accuracies(fingerprint: str, source: str | Path | None) -> list[tuple[str, str]]:
     """Of the run that trained the adapter, where it says them; on another base they do not hold."""
     summary = run_summary(source)
-    if summary and compare(files.read(str(source)).fingerprint, adapter.fingerprint):
+    if summary and compare(files.read(str(source)).fingerprint, fingerprint):
         return []
     rows = []
     for name, key in (("greedy", "accuracy"), ("sampled", "accuracy_sampled")):
@@ -167,7 +177,8 @@ def run_summary(source: str | Path | None) -> Mapping[str, Any]:
     return summary if isinstance(summary, dict) else {}
 
 
-def _table(rows: list[tuple[str, str]]) -> str:
+def table(rows: list[tuple[str, str]]) -> str:
+    """Names and values, as Markdown."""
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     return "\n".join(lines)
 
@@ -175,7 +186,7 @@ def _table(rows: list[tuple[str, str]]) -> str:
 def _where(kind: ExportKind, adapter: TinyLora) -> list[str]:
     """What to write for a base model that no engine finds by its name."""
     base = adapter.base[0]
-    if "BASE" not in kind.how or _is_on_the_hub(base):
+    if "BASE" not in kind.how or is_on_the_hub(base):
         return []
     if base == "pocket":
         return [

@@ -1,6 +1,5 @@
 """Open what the playground shows: a model, an adapter on it, and the path of its training."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from tinylora.algorithms.snapshots import found
 from tinylora.errors import RequestError
 from tinylora.evaluate.measure import load_base, make_exam
 from tinylora.models import Base
+from tinylora.play.boxes import DEFAULT_BOX, boxed_texts
 from tinylora.play.instructions import Instruction, Tried, best
 from tinylora.play.messages import MAX_NUMBERS
 from tinylora.play.steering import Steering
@@ -28,8 +28,6 @@ from tinylora.settings.evaluate import SNAPSHOTS, EvalConfig, run_folder
 from tinylora.tasks import load_task
 from tinylora.tasks.task import Problem
 
-BOXED = Path(__file__).parent / "boxed.json"  # runs on the embedded model, by their size
-DEFAULT_BOX = "13"
 NO_PROMPT = Instruction("no prompt")
 
 
@@ -132,8 +130,7 @@ def open_model(
 
 def boxed(name: str) -> dict[int, AdapterFile]:
     """The snapshots of a run that comes with the embedded model, by their step."""
-    runs = json.loads(BOXED.read_text(encoding="utf-8"))
-    return {int(step): read(text) for step, text in runs[name].items()}
+    return {step: read(text) for step, text in boxed_texts(name).items()}
 
 
 def _playground(

@@ -28,6 +28,7 @@ from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import Text
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion, Sampling
+from tinylora.rollout.streaming import Spelling
 from tinylora.rollout.transformers import TransformersEngine, draw, noise_of_places
 from tinylora.tasks.task import Problem, Task, grader_of
 
@@ -241,22 +242,15 @@ class _Spoken:
     """An answer as far as it has been written."""
 
     def __init__(self, text: Text) -> None:
-        self.text = text
-        self.token_ids: list[int] = []
-        self.shown = ""
+        self.spelling, self.eos_token_ids = Spelling(text.decode), text.eos_token_ids
         self.has_ended = False
 
     def add(self, token_id: int, logprob: float, change: float) -> Token | None:
         """The next token, with the text that it completes; None where the answer has ended."""
         if self.has_ended:
             return None
-        self.token_ids.append(token_id)
-        self.has_ended = token_id in self.text.eos_token_ids
-        whole = self.text.decode(self.token_ids)
-        if whole.endswith("\ufffd"):  # a part of a character; the next token brings the rest
-            return Token("", logprob, change)
-        added, self.shown = whole[len(self.shown) :], whole
-        return Token(added, logprob, change)
+        self.has_ended = token_id in self.eos_token_ids
+        return Token(self.spelling.add(token_id), logprob, change)
 
 
 def _left_padded(prompts: Sequence[list[int]], device: torch.device) -> dict[str, Tensor]:
