@@ -3,6 +3,7 @@
     python benchmarks/train_throughput.py                          # CPU: a 7B-shaped block, fp32
     python benchmarks/train_throughput.py --shape small --layers all 3-5 5-5
     python benchmarks/train_throughput.py --shape 7B --device cuda # bf16, random weights
+    python benchmarks/train_throughput.py --shape 0.5B --scores    # npg's pass beside GRPO's
 
 One step of `learn` on made-up completions: forward, loss and backward to v, without rollouts. The
 work counted is that of the linear maps and attention in the forward pass (2 operations a weight
@@ -17,6 +18,7 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -25,19 +27,22 @@ import transformers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tinylora import AdapterConfig, TrainConfig, attach
+from tinylora.adapter import TinyLora
 from tinylora.algorithms.grpo import learn, make_batch
 from tinylora.algorithms.loop import Run
+from tinylora.algorithms.npg import draw_of, logprobs, scores
 from tinylora.algorithms.optimizer import make_optimizer
 from tinylora.algorithms.rollouts import Rollouts
 from tinylora.policy import TinyLoraPolicy
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion, Sampling
-from tinylora.settings import Grpo
+from tinylora.settings import Grpo, Npg
 from tinylora.tasks.task import Problem
 
 SHAPES = {  # hidden, MLP, heads, key-value heads, blocks
     "block": (3584, 18944, 28, 4, 1),
     "small": (512, 2048, 8, 4, 6),
+    "0.5B": (896, 4864, 14, 2, 24),
     "3B": (2048, 11008, 16, 2, 36),
     "7B": (3584, 18944, 28, 4, 28),
 }
@@ -92,11 +97,35 @@ def measure(model: Any, options: argparse.Namespace, layers: str) -> None:
         f"layers {layers}: {num_tokens} tokens in {taken:.2f} s ({num_tokens / taken:,.0f}/s), "
         f"{share:.0%} of {rate / 1e12:.3g} T operations/s in matrix products"
     )
+    if options.scores:
+        compare_scores(run, policy.adapter, rollouts, taken, options)
     if options.profile:
         with torch.profiler.profile() as profiler:
             learn(run, optimizer, batch, settings, 0)
         print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=12))
     policy.detach()
+
+
+def compare_scores(
+    run: Run, adapter: TinyLora, rollouts: Rollouts, taken: float, options: argparse.Namespace
+) -> None:
+    """npg's passes on the same completions: the scores, and the line search's forward pass."""
+    settings = Npg(micro_batch_tokens=options.micro_batch_tokens)
+    device = run.policy.model.device
+    draw = draw_of(rollouts, run.policy.model, settings.micro_batch_tokens)
+    passes: dict[str, Callable[[], Any]] = {
+        "scores of all completions": lambda: scores(run, adapter, draw, settings),
+        "forward pass of the line search": lambda: logprobs(run, draw),
+    }
+    for name, compute in passes.items():
+        seconds = []
+        for _ in range(options.rounds + 1):
+            start = _clock(device)
+            compute()
+            _wait(device)
+            seconds.append(_clock(device) - start)
+        found = median(seconds[1:])
+        print(f"  {name}: {found:.2f} s, {found / taken:.2f} of GRPO's learning pass")
 
 
 def make_run(policy: TinyLoraPolicy, options: argparse.Namespace) -> Run:
@@ -203,6 +232,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prompt", type=int, default=128, help="tokens of a prompt")
     parser.add_argument("--completion", type=int, default=256, help="the most of a completion")
     parser.add_argument("--layers", nargs="+", default=["all"], help="bands, one after the other")
+    parser.add_argument("--scores", action="store_true", help="time npg's passes too")
     parser.add_argument("--profile", action="store_true", help="which operations take the time")
     parser.add_argument("--micro-batch-tokens", type=int)
     parser.add_argument("--activation-checkpointing", action="store_true")
