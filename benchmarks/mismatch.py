@@ -17,20 +17,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
 from rich.console import Console
 
 from tinylora import TrainConfig
+from tinylora.adapter import TinyLora, attach
 from tinylora.algorithms import make_step
 from tinylora.algorithms.log import RunLog
 from tinylora.algorithms.loop import Loop, Run, run_steps
 from tinylora.evaluate.exam import Exam
-from tinylora.methods import METHODS
 from tinylora.models import load_model
-from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine
@@ -45,16 +43,18 @@ WAYS: dict[str, tuple[bool, float | None]] = {  # rollouts from merged weights?,
 }
 
 
-class Merged(TinyLoraPolicy):
-    """Rollouts from weights into which the update was merged in bf16."""
+def merge_rollouts(adapter: TinyLora) -> None:
+    """Rollouts from here on come from weights into which the update is merged in bf16."""
 
     @contextmanager
-    def rollout(self) -> Iterator[None]:
-        with self.adapter.folded():
-            maps = [item.linear.weight() for item in self.adapter._adapted.values()]
-            for weight in maps:
+    def rollout() -> Iterator[None]:
+        with adapter.folded():
+            for layer in adapter.maps.values():
+                weight = layer.linear.weight()
                 weight.copy_(weight.bfloat16())
             yield
+
+    adapter.rollout = rollout  # type: ignore[method-assign]
 
 
 def main() -> None:
@@ -88,8 +88,10 @@ def one_run(
     )
     base, task = load_model("pocket"), load_task("pocket")
     text = text_of(base)
-    trained: Any = METHODS["tinylora"].attach(base.model, config.adapter)
-    policy = Merged(trained.adapter) if merged else trained
+    policy = attach(base.model, config.adapter)
+    exact = policy.rollout
+    if merged:
+        merge_rollouts(policy)
     with tempfile.TemporaryDirectory() as folder:
         log = RunLog(Path(folder), config.steps, console=Console(quiet=True))
         sampling = Sampling(config.temperature, task.max_new_tokens, text.eos_token_ids)
@@ -99,9 +101,9 @@ def one_run(
         run_steps(policy, make_step(run, config.learning), loop)
         log.close()
         kl = statistics.fmean(_values(Path(folder) / "metrics.jsonl", "kl_rollout"))
-    exact = TransformersEngine(trained)
+    policy.rollout = exact  # type: ignore[method-assign]
     problems = list(task.test[: options.problems])
-    measured = Exam(task, text, problems, samples=2).both(exact)
+    measured = Exam(task, text, problems, samples=2).both(TransformersEngine(policy))
     scores = {kind: evaluation.accuracy for kind, evaluation in measured.items()}
     return {**scores, "kl": kl}
 

@@ -45,7 +45,6 @@ import tinylora
 from tinylora.algorithms import make_step
 from tinylora.algorithms.loop import Run
 from tinylora.models import model_source
-from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import Text, encode_problem
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Sampling
@@ -83,7 +82,7 @@ class Ours:
     def __init__(self, folder: Path, task: Task, args: argparse.Namespace) -> None:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.policy = TinyLoraPolicy(tinylora.attach(model, AdapterConfig(u=13, num_groups=1)))
+        self.policy = tinylora.attach(model, AdapterConfig(u=13, num_groups=1))
         self.text = Text(
             lambda problem: encode_problem(tokenizer, problem),
             lambda words: list(tokenizer.encode(words, add_special_tokens=False)),

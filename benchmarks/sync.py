@@ -44,7 +44,7 @@ from rich.table import Table
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from tinylora.adapter import attach
+from tinylora.adapter import TinyLora, attach
 from tinylora.adapter.modules import linear_maps
 from tinylora.algorithms import make_step
 from tinylora.algorithms.batching import Sample, collate, completion_logprobs, pack, split_rows
@@ -52,7 +52,6 @@ from tinylora.algorithms.loop import Run
 from tinylora.algorithms.losses import kl_k3
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
-from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.lora_engine import LoraEngine, version_folder
@@ -178,7 +177,7 @@ def writing_lora(model: Any, folder: Path) -> Update:
 def publishing(model: Any, folder: Path) -> Update:
     server = Colocated(str(folder), "float32", AdapterConfig(rank=2), cache_gib=0.25)
     adapter = attach(model, AdapterConfig(u=13, num_groups=1, rank=2))
-    engine = LoraEngine(TinyLoraPolicy(adapter), server, version_folder(None), count())
+    engine = LoraEngine(adapter, server, version_folder(None), count())
 
     def change() -> None:
         adapter.set_values(torch.randn_like(adapter.v) * 0.01)
@@ -315,7 +314,7 @@ def trained_values() -> dict[int, Tensor]:
     config = unflatten(load_recipe(RECIPE))
     base, task = load_model("pocket", "fp32", "cpu"), pocket_task.make()
     adapter = attach(base.model, adapter_settings(config))
-    policy = TinyLoraPolicy(adapter)
+    policy = adapter
     text = text_of(base)
     sampling = Sampling(config.temperature, task.max_new_tokens, text.eos_token_ids)
     engine = TransformersEngine(policy)
@@ -335,10 +334,10 @@ def adapter_settings(config: Any) -> AdapterConfig:
     return AdapterConfig(**{**given, "u": 1, "num_groups": config.params})
 
 
-def pocket_policy(dtype: str) -> tuple[Any, TinyLoraPolicy]:
+def pocket_policy(dtype: str) -> tuple[Any, TinyLora]:
     base = load_model("pocket", dtype, "cpu")
     adapter = attach(base.model, adapter_settings(unflatten(load_recipe(RECIPE))))
-    return base, TinyLoraPolicy(adapter)
+    return base, adapter
 
 
 def questions(base: Any, number: int = 24) -> tuple[list[list[int]], Sampling]:
@@ -412,7 +411,7 @@ def exact_drift(states: dict[int, Tensor]) -> dict[int, dict[str, float]]:
     return found
 
 
-def with_rounded_lora(policy: TinyLoraPolicy) -> dict[str, Tensor]:
+def with_rounded_lora(policy: TinyLora) -> dict[str, Tensor]:
     """W + bf16(B R) bf16(A): what a bf16 LoRA adds, in fp32."""
     tensors = policy._lora_writer.tensors()
     weights = dict(policy.model.state_dict())

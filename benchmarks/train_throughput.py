@@ -33,7 +33,6 @@ from tinylora.algorithms.loop import Run
 from tinylora.algorithms.npg import draw_of, logprobs, scores
 from tinylora.algorithms.optimizer import make_optimizer
 from tinylora.algorithms.rollouts import Rollouts
-from tinylora.policy import TinyLoraPolicy
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.settings import Grpo, Npg
@@ -67,9 +66,7 @@ def main() -> None:
 def measure(model: Any, options: argparse.Namespace, layers: str) -> None:
     """Steps with an adapter on a band of layers, beside the rate of products just then."""
     device, dtype = model.device, model.dtype
-    policy = TinyLoraPolicy(
-        attach(model, AdapterConfig(u=13, num_groups=1, basis="random", layers=layers))
-    )
+    policy = attach(model, AdapterConfig(u=13, num_groups=1, basis="random", layers=layers))
     config = TrainConfig(
         micro_batch_tokens=options.micro_batch_tokens,
         activation_checkpointing=options.activation_checkpointing,
@@ -128,7 +125,7 @@ def compare_scores(
         print(f"  {name}: {found:.2f} s, {found / taken:.2f} of GRPO's learning pass")
 
 
-def make_run(policy: TinyLoraPolicy, options: argparse.Namespace) -> Run:
+def make_run(policy: TinyLora, options: argparse.Namespace) -> Run:
     """A run that is never sampled from: only its policy and its budget are read."""
     none: Any = None
     sampling = Sampling(1.0, options.completion, ())

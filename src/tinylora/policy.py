@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
-from tinylora.adapter.files import FILE_NAME, Store
+from tinylora.adapter.files import Store
 from tinylora.errors import RequestError
 
 if TYPE_CHECKING:
     from tinylora.adapter import TinyLora
-    from tinylora.adapter.lora_writer import LoraWriter
 
 
 class Policy(Protocol):
@@ -105,56 +103,6 @@ def no_lora(policy: Policy) -> RequestError:
         f"A {type(policy).__name__} cannot be written as a LoRA, which is what vLLM serves. Use "
         "rollout = transformers with this method."
     )
-
-
-class TinyLoraPolicy:
-    """An attached `TinyLora` as a policy.
-
-    Rollouts run folded where the fold is exact: every adapted weight is plain fp32. Elsewhere they
-    run through the hooks, because half-precision weights would round the update away.
-    """
-
-    def __init__(self, adapter: TinyLora) -> None:
-        self.adapter = adapter
-        self.model: Any = adapter.model
-
-    def parameters(self) -> list[nn.Parameter]:
-        return self.adapter.parameters()
-
-    def reference(self) -> AbstractContextManager[Any]:
-        return self.adapter.disabled()
-
-    def rollout(self) -> AbstractContextManager[Any]:
-        return self.adapter.folded() if self.adapter.can_fold else nullcontext()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return self.adapter.state_dict()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.adapter.load_state_dict(state)
-
-    def write_lora(self, folder: Path) -> None:
-        self._lora_writer.write(folder)
-
-    @cached_property
-    def _lora_writer(self) -> LoraWriter:
-        from tinylora.adapter.lora_writer import LoraWriter
-
-        return LoraWriter(self.adapter)
-
-    def metrics(self) -> dict[str, float]:
-        v = self.adapter.v.detach()
-        return {"v_norm": float(v.norm()), "delta_rms": self.adapter.delta_rms()}
-
-    @property
-    def num_trainable(self) -> int:
-        return self.adapter.num_trainable
-
-    def save(self, folder: Path, store: Store) -> int:
-        return self.adapter.save(folder / FILE_NAME, store)
-
-    def detach(self) -> None:
-        self.adapter.detach()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from torch import nn
 from helpers.tiny import FAMILIES, config_of, model_of, tokens, values_like
 from tinylora.adapter import attach
 from tinylora.errors import RequestError
-from tinylora.policy import TinyLoraPolicy
 
 
 def adapted(family="qwen2", dtype=torch.float32, **settings):
@@ -90,7 +89,7 @@ def test_a_tied_head_is_rolled_out_with_the_hooks():
     adapter = attach(model, config_of(targets=("up_proj", "lm_head"), num_groups=1))
     adapter.set_values(values_like(adapter.v))
     expected = logits(model, tokens())
-    with TinyLoraPolicy(adapter).rollout():
+    with adapter.rollout():
         assert torch.equal(logits(model, tokens()), expected)
 
 

@@ -12,7 +12,6 @@ import tinylora
 from helpers.standins import END, tiny_model
 from tinylora import AdapterConfig, RequestError, TrainConfig, attach
 from tinylora.algorithms.es import BestDraw, Cma, Replayed, population_of
-from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import CmaEs, RandomSearch
@@ -94,7 +93,7 @@ def test_a_candidate_in_a_row_answers_as_it_does_alone(max_cache_tokens: int) ->
     """Greedy and sampled; rows end at different times and leave the batch."""
     model = tiny_model()
     adapter = attach(model, AdapterConfig(u=3, num_groups=2))
-    engine = TransformersEngine(TinyLoraPolicy(adapter), max_cache_tokens=max_cache_tokens)
+    engine = TransformersEngine(adapter, max_cache_tokens=max_cache_tokens)
     candidates = 2 * torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0))
     for temperature in (0.0, 1.0):
         sampling = Sampling(temperature, 12, (END, 5, 9))

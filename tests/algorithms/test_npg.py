@@ -17,7 +17,6 @@ from tinylora.algorithms.loop import Outcome, Run
 from tinylora.algorithms.npg import NpgStep, draw_of, scores, weight_metric
 from tinylora.algorithms.rollouts import Rollouts, roll_out
 from tinylora.errors import RequestError
-from tinylora.policy import TinyLoraPolicy
 from tinylora.rewards.verdict import Verdict
 from tinylora.settings import TrainConfig
 
@@ -39,7 +38,7 @@ def config_of(**settings: Any) -> TrainConfig:
 def new_run(config: TrainConfig, num_problems: int = 20) -> Run:
     task = low_token_task(2 if num_problems == 2 else 8)
     task = replace(task, train=task.train[:num_problems])
-    return run_of(TinyLoraPolicy(attach(tiny_model(), config.adapter)), config, task)
+    return run_of(attach(tiny_model(), config.adapter), config, task)
 
 
 def train(folder: Path, **settings: Any) -> tuple[Tensor, Outcome, list[dict[str, float]]]:
@@ -148,7 +147,7 @@ def test_a_large_kl_coefficient_keeps_the_policy_at_the_base(tmp_path: Path) -> 
 def test_equal_rewards_leave_v_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(steps=1)
     equal = replace(low_token_task(), grade=lambda gold, completion: Verdict(1.0))
-    run = run_of(TinyLoraPolicy(attach(tiny_model(), config.adapter)), config, equal)
+    run = run_of(attach(tiny_model(), config.adapter), config, equal)
     monkeypatch.setattr(natural, "line_search", None)  # no pass is spent on it
     metrics, _ = NpgStep(run, config.learning)(0)
     assert not run.policy.state_dict()["v"].any()

@@ -14,7 +14,6 @@ from tinylora import RequestError, TrainConfig
 from tinylora.adapter.files import read
 from tinylora.algorithms.snapshots import Snapshots, figures, found, is_due
 from tinylora.cli import main
-from tinylora.policy import TinyLoraPolicy
 from tinylora.settings.evaluate import recorded_run
 
 FIRST, LATER = "step-000001", "step-000004"
@@ -67,7 +66,7 @@ def test_a_resumed_run_writes_the_snapshots_of_a_whole_one(
 
 
 def test_steps_that_are_taken_again_leave_nothing_behind(tmp_path: Path) -> None:
-    policy = TinyLoraPolicy(tinylora.attach(model_of(), config_of()))
+    policy = tinylora.attach(model_of(), config_of())
     snapshots = Snapshots(tmp_path / "snapshots", "bf16")
     for step in range(1, 9):
         snapshots.after(step, policy)

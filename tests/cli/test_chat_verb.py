@@ -12,7 +12,7 @@ import pytest
 from tinylora.adapter import load
 from tinylora.cli import main
 from tinylora.models import Base, load_model
-from tinylora.policy import TinyLoraPolicy, UntrainedPolicy
+from tinylora.policy import UntrainedPolicy
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.streaming import stream
 from tinylora.rollout.transformers import TransformersEngine
@@ -71,7 +71,7 @@ def test_base_and_adapter_answer_as_the_engine_does(
 ) -> None:
     plain = answer_of(UntrainedPolicy(base.model), base)
     adapter = load(base.model, loud)
-    steered = answer_of(TinyLoraPolicy(adapter), base)
+    steered = answer_of(adapter, base)
     values = adapter.v.detach().clone()
     values[3] = 0.5
     adapter.set_values(values)

@@ -13,7 +13,6 @@ from tinylora.cli import main
 from tinylora.evaluate.diff import Answer, Diff, counted
 from tinylora.evaluate.diff_page import page
 from tinylora.evaluate.divergence import Position, compare
-from tinylora.policy import TinyLoraPolicy
 from tinylora.tasks import Problem
 
 
@@ -22,7 +21,7 @@ def test_positions_are_what_the_two_distributions_say() -> None:
     adapter = tinylora.attach(model_of(), config_of())
     adapter.set_values(values_like(adapter.v))
     row = tokens(1, 9)[0].tolist()
-    (found,) = compare(TinyLoraPolicy(adapter), [(row[:4], row[4:])])
+    (found,) = compare(adapter, [(row[:4], row[4:])])
     assert [position.token for position in found] == row[4:]
     ids = torch.tensor([row])
     p = adapter.model(ids).logits[0].double().softmax(-1)
@@ -45,7 +44,7 @@ def test_a_zero_adapter_changes_nothing_and_a_batch_is_its_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     adapter = tinylora.attach(model_of(), config_of())
-    policy = TinyLoraPolicy(adapter)
+    policy = adapter
     rows = [tokens(1, length, seed=length)[0].tolist() for length in (5, 9, 6)]
     texts = [(row[:2], row[2:]) for row in rows]
     assert all(p.kl == 0 and not p.is_changed for row in compare(policy, texts) for p in row)

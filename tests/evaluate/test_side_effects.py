@@ -12,7 +12,6 @@ from tinylora.cli import main
 from tinylora.evaluate import side_effects as module
 from tinylora.evaluate.side_effects import SHIPPED, paragraphs, side_effects, tokens_of
 from tinylora.models import load_model
-from tinylora.policy import TinyLoraPolicy
 from tinylora.settings.evaluate import EvalConfig
 
 TEXT = "one two three red\nblue is\n\n\nwhat is blue ?\n \nred\n"  # the last has a single token
@@ -25,7 +24,7 @@ def test_losses_are_those_of_transformers(tiny_folder: Path, tmp_path: Path) -> 
     texts = tokens_of(base, paragraphs(str(file)))
     assert [len(ids) for ids in texts] == [6, 4]
     adapter = tinylora.attach(base.model, AdapterConfig(u=2, num_groups=7))
-    policy = TinyLoraPolicy(adapter)
+    policy = adapter
     assert side_effects(base, policy, str(file))["difference"] == {
         "value": 0.0, "low": 0.0, "high": 0.0,
     }  # fmt: skip

@@ -21,7 +21,7 @@ from tinylora.evaluate.exam import Exam
 from tinylora.export import to_lora
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
-from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
+from tinylora.policy import Policy, UntrainedPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.tasks import load_task
@@ -105,7 +105,7 @@ def test_lm_eval_gives_our_accuracy(with_adapter: bool, base: Any, tmp_path: Pat
         assert 0.05 < ours < 0.25
         return
     adapter = adapter_on(base)
-    ours = our_accuracy(base, TinyLoraPolicy(adapter))
+    ours = our_accuracy(base, adapter)
     to_lora(adapter, tmp_path / "lora")
     adapter.detach()
     assert their_accuracy(tmp_path, tmp_path / "lora") == ours

@@ -17,7 +17,6 @@ from tinylora.errors import RequestError
 from tinylora.export import to_gguf
 from tinylora.gguf_base import gguf_file
 from tinylora.models import load_model
-from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine
@@ -58,7 +57,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answers]:
     prompts = [text_of(base).encode(p) for p in load_task("tables").test[:NUM_PROMPTS]]
     adapter = load(base.model, DEMO)
     trained = adapter.v.detach().clone()
-    engine = TransformersEngine(TinyLoraPolicy(adapter))
+    engine = TransformersEngine(adapter)
     sampling = Sampling(0.0, NUM_NEW, base.eos_token_ids)
     folder = tmp_path_factory.mktemp("exported")
     found = {}

@@ -119,7 +119,7 @@ def exported(to: str, run: Path, read: Callable[[Path], Tensor], wanted: Tensor)
 
 def rollout(adapter: Any) -> str:
     """The engine's log-probabilities against those of a plain forward pass."""
-    from tinylora.policy import TinyLoraPolicy
+
     from tinylora.rollout.engine import Sampling
     from tinylora.rollout.transformers import TransformersEngine
 
@@ -129,7 +129,7 @@ def rollout(adapter: Any) -> str:
         [11, 3, 4],
         [12, 3, 4],
     ]
-    engine = TransformersEngine(TinyLoraPolicy(adapter))
+    engine = TransformersEngine(adapter)
     answers = engine.generate(prompts, 3, Sampling(1.0, 14, (2,)), seed=0)
     found, wanted = [], []
     for prompt, row in zip(prompts, answers, strict=True):

@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.standins import END, SteeringPolicy, tiny_model
-from tinylora.adapter import attach
+from tinylora.adapter import TinyLora, attach
 from tinylora.errors import RequestError
-from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.lora_engine import LoraEngine, seed_of, version_folder
 from tinylora.settings import AdapterConfig
@@ -44,9 +43,9 @@ class NotingServer:
         return [[Completion([seed], [0.0], False)] * num_samples for seed in seeds]
 
 
-def make(folder: Path) -> tuple[LoraEngine, NotingServer, TinyLoraPolicy]:
+def make(folder: Path) -> tuple[LoraEngine, NotingServer, TinyLora]:
     config = AdapterConfig(u=3, num_groups=1, targets=("o_proj",))
-    policy = TinyLoraPolicy(attach(tiny_model(), config))
+    policy = attach(tiny_model(), config)
     server = NotingServer()
     return LoraEngine(policy, server, folder, count()), server, policy
 

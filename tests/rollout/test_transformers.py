@@ -12,7 +12,6 @@ from helpers.decoders import decoder_of
 from helpers.standins import END, VOCABULARY, SteeringPolicy, tiny_model
 from tinylora.adapter import attach
 from tinylora.errors import RequestError
-from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.transformers import TransformersEngine, draw
 from tinylora.settings import AdapterConfig
@@ -192,7 +191,7 @@ def test_folded_tinylora_equals_generate_token_for_token() -> None:
     adapter.set_values(torch.full((1, 3), 2.0))
     weight = model.model.layers[0].mlp.down_proj.weight
     before = weight.clone()
-    policy = TinyLoraPolicy(adapter)
+    policy = adapter
     ours = TransformersEngine(policy).generate(PROMPTS, 1, GREEDY, seed=0)
     assert torch.equal(weight, before)
     theirs = generate_by_transformers(model, GREEDY)
@@ -266,7 +265,7 @@ def test_candidates_run_their_own_v_on_a_hybrid() -> None:
     adapter = attach(
         model := decoder_of("lfm2", vocab_size=VOCABULARY), AdapterConfig(num_groups=1)
     )
-    engine = TransformersEngine(TinyLoraPolicy(adapter))
+    engine = TransformersEngine(adapter)
     candidates = torch.tensor([[[0.0]], [[4.0]]])
     sampling = Sampling(temperature=1.0, max_new_tokens=12, eos_token_ids=(END, 6, 7, 8))
     for prompt, row in zip(

@@ -15,13 +15,12 @@ import pytest
 import torch
 
 from helpers.standins import pocket_run
-from tinylora.adapter import attach
+from tinylora.adapter import TinyLora, attach
 from tinylora.algorithms import make_step
 from tinylora.errors import TinyLoraError
 from tinylora.methods import METHODS
 from tinylora.models import load_model
 from tinylora.pocket import model_folder
-from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.lora_engine import SHARED_MEMORY, LoraEngine, version_folder
@@ -57,15 +56,15 @@ def base() -> Any:
 
 
 @pytest.fixture
-def policy(base: Any) -> Iterator[TinyLoraPolicy]:
+def policy(base: Any) -> Iterator[TinyLora]:
     adapter = attach(base.model, ADAPTER)
     adapter.set_values(V)
-    yield TinyLoraPolicy(adapter)
+    yield adapter
     adapter.detach()
 
 
 @pytest.fixture
-def engine(policy: TinyLoraPolicy, server: Colocated) -> Iterator[LoraEngine]:
+def engine(policy: TinyLora, server: Colocated) -> Iterator[LoraEngine]:
     engine = LoraEngine(policy, server, version_folder(None), count())
     yield engine
     engine.close()
@@ -82,7 +81,7 @@ def prompts_of(base: Any, number: int = 12) -> list[list[int]]:
 
 
 @torch.no_grad()
-def difference(policy: TinyLoraPolicy, prompts: Any, groups: Any, temperature: float) -> float:
+def difference(policy: TinyLora, prompts: Any, groups: Any, temperature: float) -> float:
     """The largest |log p - log q| over all tokens, by one plain forward pass a completion."""
     worst = 0.0
     for prompt, group in zip(prompts, groups, strict=True):
@@ -97,7 +96,7 @@ def difference(policy: TinyLoraPolicy, prompts: Any, groups: Any, temperature: f
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
 def test_logprobs_are_the_trainers_at_every_version(
-    temperature: float, base: Any, policy: TinyLoraPolicy, engine: LoraEngine
+    temperature: float, base: Any, policy: TinyLora, engine: LoraEngine
 ) -> None:
     prompts = prompts_of(base)
     for factor in (1.0, 1.1, -2.0, 0.0):
@@ -110,7 +109,7 @@ def test_logprobs_are_the_trainers_at_every_version(
 
 
 def test_greedy_answers_are_those_of_transformers(
-    base: Any, policy: TinyLoraPolicy, engine: LoraEngine
+    base: Any, policy: TinyLora, engine: LoraEngine
 ) -> None:
     prompts, sampling = prompts_of(base, 24), sampling_of(base, 0.0)
     ours, theirs = (
@@ -123,7 +122,7 @@ def test_greedy_answers_are_those_of_transformers(
 
 
 def test_every_candidate_answers_under_its_own_numbers(
-    base: Any, policy: TinyLoraPolicy, engine: LoraEngine
+    base: Any, policy: TinyLora, engine: LoraEngine
 ) -> None:
     """More candidates than a batch mixes; the one that is trained is served before and after."""
     prompts = prompts_of(base, 6)
@@ -145,9 +144,7 @@ def test_every_candidate_answers_under_its_own_numbers(
         assert difference(policy, prompts, [[row[place]] for row in drawn], 1.0) < 1e-4
 
 
-def test_a_zero_adapter_is_the_base_model(
-    base: Any, policy: TinyLoraPolicy, engine: LoraEngine
-) -> None:
+def test_a_zero_adapter_is_the_base_model(base: Any, policy: TinyLora, engine: LoraEngine) -> None:
     """The control: served through the same kernels as every other version."""
     policy.adapter.zero()
     prompts = prompts_of(base)
@@ -215,7 +212,7 @@ def test_what_is_served_is_told_apart(
     how: str,
     cause: str | None,
     base: Any,
-    policy: TinyLoraPolicy,
+    policy: TinyLora,
     server: Colocated,
     tmp_path: Path,
 ) -> None:

@@ -16,11 +16,10 @@ import torch
 
 from helpers.standins import pocket_run
 from helpers.vllm_servers import STOCK, Server, free_ports, kill, start, wait
-from tinylora.adapter import attach
+from tinylora.adapter import TinyLora, attach
 from tinylora.algorithms import make_step
 from tinylora.errors import TinyLoraError
 from tinylora.models import load_model
-from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.lora_engine import LoraEngine
@@ -58,20 +57,20 @@ def base() -> Any:
 
 
 @pytest.fixture
-def policy(base: Any) -> Iterator[TinyLoraPolicy]:
+def policy(base: Any) -> Iterator[TinyLora]:
     adapter = attach(base.model, AdapterConfig(u=13, num_groups=1))
     adapter.set_values(0.1 * torch.randn(1, 13, generator=torch.Generator().manual_seed(0)))
-    yield TinyLoraPolicy(adapter)
+    yield adapter
     adapter.detach()
 
 
-def step(base: Any, policy: TinyLoraPolicy, engine: Any, number: int, **settings: Any) -> Any:
+def step(base: Any, policy: TinyLora, engine: Any, number: int, **settings: Any) -> Any:
     config = TrainConfig(prompts_per_step=16, samples_per_prompt=4, **settings)
     return make_step(pocket_run(base, policy, engine, config), config.learning)(number)[0]
 
 
 def test_steps_on_two_replicas(
-    base: Any, policy: TinyLoraPolicy, servers: list[Server], tmp_path: Path
+    base: Any, policy: TinyLora, servers: list[Server], tmp_path: Path
 ) -> None:
     replicas = Replicas([server.address for server in servers], timeout_s=120)
     engine = LoraEngine(policy, replicas, tmp_path, count())
@@ -92,7 +91,7 @@ def test_steps_on_two_replicas(
 
 
 def test_a_stale_replica_stops_the_run(
-    base: Any, policy: TinyLoraPolicy, servers: list[Server], tmp_path: Path
+    base: Any, policy: TinyLora, servers: list[Server], tmp_path: Path
 ) -> None:
     """The new version never reaches the server, which goes on with the old one."""
     replicas = Replicas([servers[0].address], timeout_s=120)
@@ -106,7 +105,7 @@ def test_a_stale_replica_stops_the_run(
 
 
 def test_candidates_are_adapters_beside_one_another(
-    base: Any, policy: TinyLoraPolicy, servers: list[Server], tmp_path: Path
+    base: Any, policy: TinyLora, servers: list[Server], tmp_path: Path
 ) -> None:
     replicas = Replicas([server.address for server in servers], timeout_s=120)
     engine = LoraEngine(policy, replicas, tmp_path, count())
@@ -140,7 +139,7 @@ def test_the_command_trains_on_addresses(servers: list[Server], tmp_path: Path) 
 
 
 def test_a_replica_killed_in_the_middle_costs_no_step(
-    base: Any, policy: TinyLoraPolicy, servers: list[Server], tmp_path: Path
+    base: Any, policy: TinyLora, servers: list[Server], tmp_path: Path
 ) -> None:
     replicas = Replicas([server.address for server in servers], timeout_s=120)
     engine = LoraEngine(policy, replicas, tmp_path, count())

@@ -14,7 +14,6 @@ from tinylora import AdapterConfig, RequestError, TrainConfig, attach
 from tinylora.adapter.modules import linear_maps
 from tinylora.algorithms.batching import Sample, collate, pack
 from tinylora.models import load_model, load_skeleton
-from tinylora.policy import TinyLoraPolicy
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine, _Batch
 from tinylora.run.memory import Memory, estimate, fitted, size_text, weight_bytes
@@ -121,7 +120,7 @@ def test_the_cache_of_the_rollouts_is_as_estimated(monkeypatch: pytest.MonkeyPat
         return done
 
     monkeypatch.setattr(_Batch, "run", noted)
-    engine = TransformersEngine(TinyLoraPolicy(attach(model, AdapterConfig(u=2, num_groups=1))))
+    engine = TransformersEngine(attach(model, AdapterConfig(u=2, num_groups=1)))
     engine.generate([[3] * LONGEST] * 4, 3, Sampling(1.0, BUDGET, ()), seed=0)
     settings = {"prompts_per_step": 4, "samples_per_prompt": 3, "eval_problems": 1}
     assert seen == [estimated(model, **settings).cache]

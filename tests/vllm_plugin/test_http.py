@@ -20,7 +20,6 @@ from tinylora.adapter import TinyLora, attach
 from tinylora.adapter.text import decode, encode
 from tinylora.algorithms import make_step
 from tinylora.models import Base, load_model
-from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.lora_engine import LoraEngine
@@ -107,7 +106,7 @@ def refusal(server: Server, model: str) -> str:
 
 def check(server: Server, model: str, adapter: TinyLora, base: Base) -> None:
     """The answers under `model` are those of our engine with the adapter's numbers."""
-    engine = TransformersEngine(TinyLoraPolicy(adapter))
+    engine = TransformersEngine(adapter)
     for prompt in prompts_of(base, 3):
         ids, logprobs = asked(server, model, prompt)
         ((ours,),) = engine.generate([prompt], 1, Sampling(0.0, 24, base.eos_token_ids), 0)
@@ -191,7 +190,7 @@ def test_the_table_changes_while_it_is_served(
 def test_rollouts_by_two_servers_need_no_files(
     servers: list[Server], adapter: TinyLora, base: Base, tmp_path: Path
 ) -> None:
-    policy = TinyLoraPolicy(adapter)
+    policy = adapter
     replicas = Replicas([servers[0].address], timeout_s=120)
     engine = LoraEngine(policy, replicas, tmp_path, count())
     config = TrainConfig(prompts_per_step=8, samples_per_prompt=4)

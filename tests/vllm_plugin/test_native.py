@@ -15,7 +15,6 @@ from torch import Tensor
 from tinylora.adapter import TinyLora, attach
 from tinylora.errors import RequestError
 from tinylora.models import Base, load_model, model_source
-from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Completion, Sampling
 from tinylora.rollout.lora_engine import LoraEngine, version_folder
@@ -84,7 +83,7 @@ def compared(
 ) -> float:
     """The largest difference of log-probabilities to our engine, whose tokens are the same."""
     adapter.set_values(values)
-    engine = TransformersEngine(TinyLoraPolicy(adapter))
+    engine = TransformersEngine(adapter)
     ((ours,),) = engine.generate([prompt], 1, sampling, 0)
     assert theirs.token_ids == ours.token_ids
     pairs = zip(theirs.logprobs, ours.logprobs, strict=True)
@@ -169,7 +168,7 @@ def test_engine_and_population_are_those_of_the_trainer(
 ) -> None:
     """The rollout engine over it: no files, and 24 candidates at once."""
     adapter.set_values(candidates_of(1)[0])
-    policy = TinyLoraPolicy(adapter)
+    policy = adapter
     engine = LoraEngine(policy, server, version_folder(None), iter(()))  # no folder is ever named
     prompts, sampling = prompts_of(base, 3), Sampling(0.0, 20, base.eos_token_ids)
     before = engine.generate(prompts, 1, sampling, seed=0)

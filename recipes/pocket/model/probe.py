@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-from tinylora.adapter import AdapterConfig, attach
+from tinylora.adapter import AdapterConfig, TinyLora, attach
 from tinylora.algorithms.batching import Sample, collate, completion_logprobs, pack
 from tinylora.models import load_model
-from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.transformers import TransformersEngine
@@ -45,7 +44,7 @@ class Probe:
         prompt = self.text.encode(problem)
         return Sample(group, prompt, [*answer, self.base.eos_token_ids[0]])
 
-    def measure(self, policy: TinyLoraPolicy) -> tuple[float, float]:
+    def measure(self, policy: TinyLora) -> tuple[float, float]:
         """Careful share and latent accuracy of the policy as it is."""
         budget = self.task.max_new_tokens
         sampling = Sampling(1.0, budget, self.base.eos_token_ids)
@@ -71,7 +70,7 @@ class Probe:
 
 
 def train_supervised(
-    probe: Probe, policy: TinyLoraPolicy, steps: int, batch: int, learning_rate: float, seed: int
+    probe: Probe, policy: TinyLora, steps: int, batch: int, learning_rate: float, seed: int
 ) -> None:
     """`steps` steps of Adam on the next-token loss of careful solutions, others for each seed."""
     adam = torch.optim.Adam(policy.parameters(), lr=learning_rate, betas=(0.9, 0.95))
@@ -123,7 +122,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             seed=seed,
         )
         adapter = attach(probe.base.model, config)
-        policy = TinyLoraPolicy(adapter)
+        policy = adapter
         if seed == 0:
             print("base          {:11.3f}  {:15.3f}".format(*probe.measure(policy)), flush=True)
         train_supervised(probe, policy, args.steps, args.batch, args.rate, seed)

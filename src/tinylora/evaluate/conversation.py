@@ -14,7 +14,7 @@ import torch
 from tinylora.adapter import TinyLora, attach
 from tinylora.errors import RequestError
 from tinylora.models import Base, check_context, context_of
-from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
+from tinylora.policy import Policy, UntrainedPolicy
 from tinylora.prompts import text_of
 from tinylora.rollout.engine import Sampling
 from tinylora.rollout.streaming import pieces, stream
@@ -131,7 +131,7 @@ class Conversation:
             RequestError: what was trained here is not a TinyLoRA adapter.
         """
         if isinstance(self.policy, UntrainedPolicy):
-            self.policy = TinyLoraPolicy(attach(self.base.model))
+            self.policy = attach(self.base.model)
         if self.policy.adapter is None:
             raise RequestError(
                 f"This run trained {self.policy.num_trainable:,} parameters by another method than "

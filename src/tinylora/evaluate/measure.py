@@ -18,7 +18,7 @@ from tinylora.evaluate.records import Evaluation, num_different
 from tinylora.evaluate.side_effects import side_effects
 from tinylora.methods import method_of
 from tinylora.models import Base, check_context, load_model, stored_quantization
-from tinylora.policy import Policy, TinyLoraPolicy, UntrainedPolicy
+from tinylora.policy import Policy, UntrainedPolicy
 from tinylora.prompts import fitting, text_of
 from tinylora.rollout.transformers import TransformersEngine
 from tinylora.settings import TASK_FIELDS, TrainConfig, recorded, unflatten
@@ -170,7 +170,7 @@ def _trained(base: Base, adapter: str, force: bool) -> Policy:
     """An adapter in any of its forms, or what a run by another method left in its folder."""
     run = _other_run(adapter)
     if run is None:
-        return TinyLoraPolicy(load(base.model, adapter, force=force))
+        return load(base.model, adapter, force=force)
     place = Path(adapter)
     folder = place.parent if place.is_file() else place
     return method_of(run.method).load(base.model, folder, run.adapter)

@@ -20,12 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tinylora.adapter import attach, load
+from tinylora.adapter import TinyLora, attach, load
 from tinylora.adapter.modules import LinearMap
 from tinylora.adapter.sharing import groups_of
 from tinylora.methods import peft
 from tinylora.methods.weights import BiasPolicy, FullPolicy, loader
-from tinylora.policy import Policy, TinyLoraPolicy
+from tinylora.policy import Policy
 from tinylora.settings import PEFT, AdapterConfig, method_kind
 
 
@@ -38,13 +38,9 @@ class Method:
     count: Callable[[Sequence[LinearMap], AdapterConfig], int]
 
 
-def _tinylora(model: Any, config: AdapterConfig) -> TinyLoraPolicy:
-    return TinyLoraPolicy(attach(model, config))
-
-
-def _load_tinylora(model: Any, place: Path, config: AdapterConfig) -> TinyLoraPolicy:
+def _load_tinylora(model: Any, place: Path, config: AdapterConfig) -> TinyLora:
     """From a run folder, or from a file, as snapshots are."""
-    return TinyLoraPolicy(load(model, place))
+    return load(model, place)
 
 
 def _num_grouped(maps: Sequence[LinearMap], config: AdapterConfig) -> int:
@@ -65,8 +61,8 @@ def method_of(name: str) -> Method:
 
 
 METHODS = {
-    "tinylora": Method(_tinylora, _load_tinylora, _num_grouped),
-    "lora-xs": Method(_tinylora, _load_tinylora, _num_grouped),
+    "tinylora": Method(attach, _load_tinylora, _num_grouped),
+    "lora-xs": Method(attach, _load_tinylora, _num_grouped),
     "lora": Method(
         peft.lora,
         lambda model, folder, config: peft.lora(model, config).load(folder),

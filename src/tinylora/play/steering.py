@@ -24,7 +24,6 @@ from tinylora.algorithms.batching import (
 )
 from tinylora.errors import RequestError
 from tinylora.models import check_context, evaluation_mode
-from tinylora.policy import TinyLoraPolicy
 from tinylora.prompts import Text
 from tinylora.rewards.verdict import Verdict
 from tinylora.rollout.engine import Completion, Sampling
@@ -111,7 +110,7 @@ class Steering:
 
     def __init__(self, adapter: TinyLora, task: Task, text: Text, budget: int) -> None:
         self.adapter, self.task, self.text, self.budget = adapter, task, text, budget
-        self.engine = TransformersEngine(TinyLoraPolicy(adapter))
+        self.engine = TransformersEngine(adapter)
         self.grade = grader_of(task)
 
     def values(self, numbers: Sequence[float]) -> Tensor:
