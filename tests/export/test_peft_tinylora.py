@@ -109,7 +109,8 @@ def test_a_checkpoint_of_peft_gives_its_logits(
     theirs = checkpoint(family, tmp_path / "peft", save_projection=save_projection)
     imported = from_peft_tinylora(model := model_of(family), tmp_path / "peft")
     assert not torch.allclose(logits(theirs, ids), logits(model_of(family), ids), atol=0.1)
-    assert equal(logits(model, ids), logits(theirs, ids))
+    # PEFT's factors are an fp32 SVD, whose last bits are those of the processor.
+    assert torch.allclose(logits(model, ids), logits(theirs, ids), rtol=0, atol=3e-5)
     assert imported.residual < 1e-4
     assert imported.num_before == 3 * len(imported.adapter.maps)
 

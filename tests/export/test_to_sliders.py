@@ -78,7 +78,7 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(RequestError, match=r"has 12 numbers.*at most 11.*--to lora"):
         to_sliders(adapter_of(), tmp_path / "out")
     monkeypatch.setattr(sliders, "MAX_SLIDERS", 12)
-    with pytest.raises(RequestError, match=r'type "gpt2".*supported: llama'):
+    with pytest.raises(RequestError, match=r'type "gpt2".*supported: apertus'):
         to_sliders(adapter_of("gpt2"), tmp_path / "out", "gguf")
     assert list(tmp_path.iterdir()) == []
 

@@ -17,7 +17,7 @@ OTHER: dict[str, Any] = {  # a value of each setting that is not its default
     "min_tests": 2, "max_eval_tests": 9,
     "tests_seed": 1, "scheme": "binary", "factors": ("EASY=0.5",), "output_compare": "exact",
     "unsafe_no_sandbox": True, "difficulties": ("A",), "answer_format": "hash",
-    "chat_template": "off", "enable_thinking": False,
+    "chat_template": "off", "enable_thinking": False, "long_prompts": "refuse",
 }  # fmt: skip
 EXAMPLES = {kind: kind for kind in BUILT_IN} | {
     "rg:leg_counting": "rg:NAME",
@@ -32,7 +32,7 @@ def test_the_groups_together_are_all_settings() -> None:
     assert set(OTHER) == set(TASK_FIELDS)
     grouped = {name for group in TASK_GROUPS.values() for name in group.model_fields}
     assert grouped == set(TASK_FIELDS)
-    assert CHAT_FIELDS == ("chat_template", "enable_thinking")
+    assert CHAT_FIELDS == ("chat_template", "enable_thinking", "long_prompts")
 
 
 def test_a_name_has_a_kind() -> None:

@@ -27,27 +27,24 @@ if TYPE_CHECKING:
 
 FILE = "adapter.gguf"
 ARCHITECTURES = {  # Transformers' model_type -> llama.cpp's architecture
-    "apertus": "apertus", "arcee": "arcee", "bamba": "granitehybrid", "bloom": "bloom",
-    "cohere": "command-r", "cohere2": "cohere2", "ernie4_5": "ernie4_5", "exaone4": "exaone4",
-    "falcon": "falcon", "falcon_h1": "falcon-h1", "falcon_mamba": "mamba", "gemma": "gemma",
-    "gemma2": "gemma2", "gemma3": "gemma3", "gemma3_text": "gemma3", "gemma3n_text": "gemma3n",
-    "gemma4_text": "gemma4", "glm": "chatglm", "glm4": "glm4", "glm4_moe": "glm4moe",
-    "gpt2": "gpt2", "gpt_bigcode": "starcoder", "gpt_neox": "gptneox", "gpt_oss": "gpt-oss",
-    "granite": "granite", "granitemoe": "granitemoe", "granitemoehybrid": "granitehybrid",
-    "hunyuan_v1_dense": "hunyuan-dense", "internlm3": "llama", "jamba": "jamba", "lfm2": "lfm2",
-    "llama": "llama", "llama4_text": "llama4", "mamba": "mamba", "mamba2": "mamba2",
-    "minicpm3": "minicpm3", "mistral": "llama", "mixtral": "llama", "mpt": "mpt",
-    "nemotron": "nemotron", "nemotron_h": "nemotron_h", "olmo": "olmo", "olmo2": "olmo2",
-    "olmo3": "olmo2", "olmoe": "olmoe", "phi": "phi2", "phi3": "phi3", "phimoe": "phimoe",
-    "qwen2": "qwen2", "qwen2_moe": "qwen2moe", "qwen3": "qwen3", "qwen3_moe": "qwen3moe",
-    "seed_oss": "seed_oss", "smollm3": "smollm3", "stablelm": "stablelm",
-    "starcoder2": "starcoder2",
+    "apertus": "apertus", "arcee": "arcee", "bloom": "bloom", "cohere": "command-r",
+    "cohere2": "cohere2", "ernie4_5": "ernie4_5", "exaone4": "exaone4", "falcon_h1": "falcon-h1",
+    "falcon_mamba": "mamba", "gemma": "gemma", "gemma2": "gemma2", "gemma3": "gemma3",
+    "gemma3_text": "gemma3", "gemma3n_text": "gemma3n", "gemma4_text": "gemma4", "glm": "chatglm",
+    "glm4": "glm4", "glm4_moe": "glm4moe", "gpt_bigcode": "starcoder", "gpt_neox": "gptneox",
+    "gpt_oss": "gpt-oss", "granite": "granite", "granitemoe": "granitemoe",
+    "hunyuan_v1_dense": "hunyuan-dense", "jamba": "jamba", "lfm2": "lfm2", "llama": "llama",
+    "llama4_text": "llama4", "mamba": "mamba", "mamba2": "mamba2", "minicpm3": "minicpm3",
+    "mistral": "llama", "mixtral": "llama", "nemotron": "nemotron", "nemotron_h": "nemotron_h",
+    "olmo": "olmo", "olmo2": "olmo2", "olmo3": "olmo2", "olmoe": "olmoe", "phi": "phi2",
+    "phi3": "phi3", "qwen2": "qwen2", "qwen2_moe": "qwen2moe", "qwen3": "qwen3",
+    "qwen3_moe": "qwen3moe", "starcoder2": "starcoder2",
 }  # fmt: skip
 ROTATED = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
 OF_LLAMAS_KIND = (
-    "llama", "arcee", "smollm3", "granite", "granitemoe", "granitehybrid", "olmo",
+    "llama", "arcee", "granite", "granitemoe", "olmo",
 )  # fmt: skip
-WITH_ONE_QKV = ("bloom", "gptneox", "falcon")  # whose rows go by heads; llama.cpp's by q, k, v
+WITH_ONE_QKV = ("bloom", "gptneox")  # whose rows go by heads; llama.cpp's by q, k, v
 KIND = ExportKind(
     to="gguf",
     what="a llama.cpp LoRA",
@@ -167,21 +164,14 @@ def in_its_order(rows: Tensor, part: str, architecture: str, config: Any) -> Ten
     if architecture in OF_LLAMAS_KIND and part in ROTATED:
         return permute(rows, _num_heads(config, ROTATED[part]))
     if architecture in WITH_ONE_QKV and part == "attn_qkv":
-        num_heads = int(config.num_attention_heads)
-        num_keys = num_heads
-        if architecture == "falcon":
-            is_new = config.new_decoder_architecture
-            num_keys = config.num_kv_heads if is_new else 1 if config.multi_query else num_heads
-        return apart(rows, num_heads, num_keys)
+        return apart(rows, int(config.num_attention_heads))
     return rows
 
 
-def apart(rows: Tensor, num_heads: int, num_keys: int) -> Tensor:
-    """Rows that go by groups of heads (their queries, a key, a value) as all q, then k, then v."""
-    num_queries = num_heads // num_keys  # of a group
-    groups = rows.reshape(num_keys, num_queries + 2, -1, *rows.shape[1:])
-    parts = groups[:, :num_queries], groups[:, num_queries], groups[:, num_queries + 1]
-    return torch.cat([part.reshape(-1, *rows.shape[1:]) for part in parts])
+def apart(rows: Tensor, num_heads: int) -> Tensor:
+    """Rows that go by heads (a query, a key, a value each) as all q, then k, then v."""
+    heads = rows.reshape(num_heads, 3, -1, *rows.shape[1:])
+    return heads.transpose(0, 1).reshape(rows.shape)
 
 
 def _num_heads(config: Any, name: str) -> int:
