@@ -242,3 +242,12 @@ def test_the_packaged_model_given_as_an_object_is_pocket() -> None:
     assert from_loaded(load_model("pocket", device="cpu").model).name == "pocket"
     named = AutoModelForCausalLM.from_pretrained(model_folder())
     assert from_loaded(named).name == "pocket"
+
+
+def test_the_attention_is_what_was_asked_for(tiny_folder: Path) -> None:
+    name = str(tiny_folder)
+    found = [load_model(name, attention=kind).model.config._attn_implementation
+             for kind in ("eager", "sdpa", "auto")]  # fmt: skip
+    assert found == ["eager", "sdpa", "sdpa"]
+    with pytest.raises(RequestError, match=r"(?i)cannot be loaded \(.*flash"):
+        load_model(name, attention="flash_attention_2")

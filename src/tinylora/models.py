@@ -43,7 +43,11 @@ class Base:
 
 
 def load_model(
-    name: str, dtype: str = "auto", device: str = "auto", quantize: str = "none"
+    name: str,
+    dtype: str = "auto",
+    device: str = "auto",
+    quantize: str = "none",
+    attention: str = "auto",
 ) -> Base:
     """Load a causal language model and its tokenizer, ready to answer.
 
@@ -53,10 +57,11 @@ def load_model(
         device: a torch device, or auto: the GPU if there is one.
         quantize: nf4 (with double quantisation), int8 (LLM.int8) or none. Every linear layer except
             the output head holds codes, and computes in `dtype`.
+        attention: an implementation that Transformers knows, such as sdpa; auto: its own choice.
 
     Raises:
         RequestError: the model, its tokenizer or the device is not there, or it cannot be
-            quantised so.
+            quantised so, or has no such attention.
     """
     place, dtype = place_of(device), resolved_dtype(dtype, device)
     check_quantize(name, quantize)
@@ -67,6 +72,7 @@ def load_model(
             dtype=DTYPES[dtype],
             device_map={"": place},
             output_loading_info=True,
+            **({} if attention == "auto" else {"attn_implementation": attention}),
             **_quantization(quantize, dtype),
         )
     model, found = loaded

@@ -26,7 +26,8 @@ from tinylora.settings.evaluate import SNAPSHOTS
 
 MAY_CHANGE = {
     *("steps", "max_minutes", "checkpoint_every", "snapshots", "track", "output", "device"),
-    *("fsdp", "micro_batch_tokens", "activation_checkpointing", "no_signal_steps", "on_no_signal"),
+    *("fsdp", "attention", "micro_batch_tokens", "activation_checkpointing"),
+    *("no_signal_steps", "on_no_signal"),
     *("rollout", "rollout_tolerance", "rollout_cache_gib", "rollout_timeout_s", "adapter_dir"),
 }
 LOCAL_PATHS = ("model", "task", "data", "adapter_dir")  # settings that may be paths

@@ -213,8 +213,11 @@ def _base(config: TrainConfig, model: Any, tokenizer: Any) -> Base:
     if model is None or isinstance(model, str):
         name = model or config.model
         if config.fsdp:  # the device need not hold it: it gets its part after the attachment
-            return load_model(name, resolved_dtype(config.dtype, config.device), "cpu")
-        return load_model(name, config.dtype, config.device, config.quantize)
+            dtype = resolved_dtype(config.dtype, config.device)
+            return load_model(name, dtype, "cpu", attention=config.attention)
+        return load_model(
+            name, config.dtype, config.device, config.quantize, attention=config.attention
+        )
     if config.quantize not in ("none", quantization_of(model)):
         raise RequestError(
             f"quantize = {config.quantize} cannot be applied to a {type(model).__name__} that is "

@@ -78,6 +78,11 @@ class LoadSettings(Settings):
 class ModelSettings(LoadSettings):
     """How the base model is loaded, and where it runs."""
 
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"] = Field(
+        default="auto",
+        description="implementation of attention; with a flash one, which needs a GPU and its "
+        "package, micro-batches have no padding (auto: Transformers' choice)",
+    )
     fsdp: bool = Field(
         default=False,
         description="split the base model's blocks over the processes (FSDP2), for a model that "
