@@ -1,18 +1,18 @@
 """What `tinylora chat` opens, and how it answers."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from tinylora.settings.base import OrNone
-from tinylora.settings.evaluate import Quantize, recorded_run
+from tinylora.settings.evaluate import OnItsBase, recorded_run
 from tinylora.settings.tasks import CHAT_FIELDS, ChatSettings
 
 RECORDED = ("model", "dtype", "quantize", *CHAT_FIELDS)  # as they were in the adapter's run
 
 
-class ChatConfig(ChatSettings):
+class ChatConfig(OnItsBase, ChatSettings):
     """A model with or without an adapter, and how it is asked."""
 
     source: Annotated[str | None, OrNone] = Field(
@@ -35,22 +35,6 @@ class ChatConfig(ChatSettings):
         default=0.0, ge=0, description="of the answers; 0 takes the likeliest token"
     )
     seed: int = Field(default=0, ge=0, description="seed of the answers, with a temperature")
-    dtype: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto",
-        description="precision of the base model (auto: fp32 on a CPU, bf16 on a GPU)",
-    )
-    quantize: Quantize | None = Field(
-        default=None,
-        description="how the base model is quantised (default: as the run's or the adapter's was)",
-    )
-    device: str = Field(
-        default="auto", description="where the model runs: auto, cpu, cuda, cuda:1, ..."
-    )
-    force: bool = Field(
-        default=False,
-        description="load an adapter onto a base model different from its own: it then acts on "
-        "other singular vectors than it was trained for",
-    )
 
     def idle(self) -> dict[str, str]:
         """Greedy answers draw nothing."""

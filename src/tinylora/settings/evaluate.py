@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tinylora.settings.base import OrNone
+from tinylora.settings.base import OrNone, Settings
 from tinylora.settings.recipe import recorded
 from tinylora.settings.tasks import CHAT_FIELDS, TASK_FIELDS, TASK_HELP, TaskConfig
 
@@ -17,7 +17,28 @@ ADAPTER_HELP = "an adapter file, a run folder, a hub id, or an adapter's text (t
 Quantize = Literal["none", "nf4", "int8"]
 
 
-class Asked(TaskConfig):
+class OnItsBase(Settings):
+    """How an adapter's base model is loaded, and whether the adapter must be its own."""
+
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="precision of the base model (auto: fp32 on a CPU, bf16 on a GPU)",
+    )
+    quantize: Quantize | None = Field(
+        default=None,
+        description="how the base model is quantised (default: as the run's or the adapter's was)",
+    )
+    device: str = Field(
+        default="auto", description="where the model runs: auto, cpu, cuda, cuda:1, ..."
+    )
+    force: bool = Field(
+        default=False,
+        description="load an adapter onto a base model different from its own: it then acts on "
+        "other singular vectors than it was trained for",
+    )
+
+
+class Asked(OnItsBase, TaskConfig):
     """What `eval` and `diff` share: a model with or without an adapter, and a task's problems."""
 
     model: Annotated[str | None, OrNone] = Field(
@@ -39,22 +60,6 @@ class Asked(TaskConfig):
         description="completion budget in tokens (none: the run's or task's)",
     )
     seed: int = Field(default=0, ge=0, description="seed of the samples and of the random controls")
-    dtype: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto",
-        description="precision of the base model (auto: fp32 on a CPU, bf16 on a GPU)",
-    )
-    quantize: Quantize | None = Field(
-        default=None,
-        description="how the base model is quantised (default: as the run's or the adapter's was)",
-    )
-    device: str = Field(
-        default="auto", description="where the model runs: auto, cpu, cuda, cuda:1, ..."
-    )
-    force: bool = Field(
-        default=False,
-        description="load an adapter onto a base model different from its own: it then acts on "
-        "other singular vectors than it was trained for",
-    )
     json_file: Annotated[str | None, OrNone] = Field(
         default=None,
         description="also write everything that was measured to this file (none: no file)",
