@@ -39,7 +39,6 @@ def test_the_adapter_adds_two_kernels_a_layer_and_the_host_waits_twice_a_token()
 RUNS = [
     ("algorithm=npg",),
     ("algorithm=grpo", "kl_coef=0.1", "num_iterations=2", "dtype=bf16"),
-    ("algorithm=grpo", "method=lora", "rank=2"),
     ("algorithm=sft",),
     ("algorithm=cma-es", "dtype=bf16"),
 ]
