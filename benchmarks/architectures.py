@@ -32,7 +32,7 @@ What works on which architecture. Printed by `python benchmarks/architectures.py
   are compared. **file**: the adapter's file on another copy of the model.
 - **PEFT LoRA**, **merged**: what is exported answers as the adapter does, in logits. **GGUF**:
   written for llama.cpp in its layout; `-`: llama.cpp's converter does not know the architecture,
-  or keeps its layers in another form.
+  keeps its layers in another form, or was not compared with ours.
 
 Scaled or capped logits (Gemma 2 and 3n, Cohere, Granite, MiniCPM3, nanochat, Falcon-H1) go through
 the model's own function of its last hidden state. Hybrid and recurrent models sample with their own
