@@ -70,8 +70,7 @@ def train(
         reward: any function with TRL's signature; it then replaces the task's grader.
         resume: continue the run in `config.output`.
         console: where progress and the table go.
-        base: `summary["evaluations"]["base"]` of a run on the same model and problems,
-            which is then not measured again.
+        base: `summary["evaluations"]["base"]` of the same model and problems, then not measured.
 
     Returns:
         What `summary.json` holds, `output` (the run folder) among it. The model is as it was;
