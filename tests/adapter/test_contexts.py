@@ -259,3 +259,22 @@ def test_rows_follow_values_that_change_in_place():
         moved, again = logits(model, tokens()), logits(model, tokens())
     assert not torch.allclose(base, moved, atol=1e-4)
     assert torch.equal(moved, again)
+
+
+def test_what_inference_mode_leaves_behind_meets_a_gradient_later() -> None:
+    """A frozen v answers in inference mode, alone and by row; then something else is trained."""
+    model = model_of()
+    adapter = attach(model, config_of(u=2, num_groups=1))
+    adapter.set_values(torch.ones_like(adapter.v))
+    adapter.v.requires_grad_(False)
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.inference_mode():
+        alone = model(ids).logits
+        with adapter.per_row(torch.ones(1, *adapter.v.shape)):
+            torch.testing.assert_close(model(ids).logits, alone)
+    inputs = model.get_input_embeddings()(ids).detach().requires_grad_()
+    logits = model(inputs_embeds=inputs).logits
+    torch.testing.assert_close(logits.detach(), alone.clone())
+    logits.sum().backward()
+    assert inputs.grad is not None
+    assert inputs.grad.abs().sum() > 0

@@ -105,9 +105,11 @@ class AdaptedLayer:
             is_same = known is values and version == values._version
             if is_same and kept.device == B.device and (values.dim() == 3 or kept.dtype == B.dtype):
                 return kept
-        R = self.mix(values.detach()).to(B.device)
-        kept = R if values.dim() == 3 else (B.to(R.dtype) @ R).to(B.dtype)
-        self._kept = values, values._version, kept
+        with torch.inference_mode(False):  # what is kept may meet a gradient of something else
+            R = self.mix(values.detach()).to(B.device)
+            kept = R if values.dim() == 3 else (B.to(R.dtype) @ R).to(B.dtype)
+        if not values.is_inference():  # such a tensor does not tell when it changes
+            self._kept = values, values._version, kept
         return kept
 
     def delta_weight(self, v: Tensor) -> Tensor:
